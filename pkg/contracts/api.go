@@ -1,0 +1,63 @@
+package contracts
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Endpoints of statekeeper's service, under SubjectAPI. Each takes its request
+// as JSON and answers with JSON, or with a NATS micro error (headers
+// Nats-Service-Error and Nats-Service-Error-Code, an HTTP status).
+const (
+	EndpointGet   = "get"
+	EndpointList  = "list"
+	EndpointStats = "stats"
+)
+
+// ServiceName is statekeeper's name among NATS micro services.
+const ServiceName = "longhaul"
+
+// GetRequest asks for one run.
+type GetRequest struct {
+	RunID string `json:"run_id"`
+}
+
+// GetResponse is one run. Unlike a list it is read from the log as well, so
+// that it never lags.
+type GetResponse struct {
+	Run StatusRecord `json:"run"`
+	// Result is the payload of the terminal event, if the run has ended.
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// ListRequest asks for runs, newest first. What is left empty does not filter.
+type ListRequest struct {
+	Status         []Status          `json:"status,omitempty"` // any of them
+	AgentKey       string            `json:"agent_key,omitempty"`
+	ConversationID string            `json:"conversation_id,omitempty"`
+	Metadata       map[string]string `json:"metadata,omitempty"` // all of them
+	CreatedAfter   time.Time         `json:"created_after,omitzero"`
+	CreatedBefore  time.Time         `json:"created_before,omitzero"`
+	Limit          int               `json:"limit,omitempty"`  // default 50, at most MaxListLimit
+	Cursor         string            `json:"cursor,omitempty"` // of the page before
+}
+
+// Page sizes of a list.
+const (
+	DefaultListLimit = 50
+	MaxListLimit     = 1000
+)
+
+// ListResponse is one page.
+type ListResponse struct {
+	Runs []StatusRecord `json:"runs"`
+	// Cursor asks for the next page; empty on the last one.
+	Cursor string `json:"cursor,omitempty"`
+}
+
+// StatsResponse counts the runs that statekeeper knows.
+type StatsResponse struct {
+	Total    int                       `json:"total"`
+	ByStatus map[Status]int            `json:"by_status"`
+	ByAgent  map[string]map[Status]int `json:"by_agent"`
+}

@@ -1,0 +1,160 @@
+package contracts
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrTransition is in every error of Apply and Next that says: this event does
+// not follow that head.
+var ErrTransition = errors.New("event does not follow the head")
+
+// Draft is what an appender decides about an event; Next adds what follows
+// from the head.
+type Draft struct {
+	Type       EventType
+	Visibility Visibility // empty: user for an agent's own types and the start and end of a run, else internal
+	Payload    any        // marshalled; nil is {}
+
+	// For the first event of a log.
+	AgentKey    string
+	Priority    Priority
+	MaxAttempts int
+
+	WorkerID   string         // run.started: the new holder
+	Checkpoint *CheckpointRef // state.checkpoint: the one just written
+	NotBefore  time.Time      // run.scheduled, run.retrying: the earliest start
+	FromStart  bool           // run.requeued of a redrive: forget the checkpoint
+}
+
+// Next returns the event that d makes on top of head at the time now. The
+// result always satisfies Apply(head, result).
+func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
+	to, ok := transition(head.Status, d.Type)
+	if !ok || !d.Type.Valid() {
+		return Event{}, fmt.Errorf("%w: %s after status %q", ErrTransition, d.Type, head.Status)
+	}
+	e := Event{RunID: runID, Seq: head.Seq + 1, Type: d.Type, Time: now.UTC(), Visibility: d.Visibility, Position: Position{
+		AgentKey: d.AgentKey, Priority: d.Priority, Status: to, MaxAttempts: d.MaxAttempts,
+		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC(),
+	}}
+	if d.Type == TypeRequeued && !d.FromStart {
+		e.Checkpoint = head.Checkpoint
+	}
+	e.Position = follow(head, e)
+	if e.Visibility == "" {
+		e.Visibility = defaultVisibility(d.Type)
+	}
+	var err error
+	if e.Payload, err = marshalPayload(d.Payload); err != nil {
+		return Event{}, fmt.Errorf("encode the payload of %s: %w", d.Type, err)
+	}
+	if _, err := Apply(head, e); err != nil {
+		return Event{}, err
+	}
+	return e, nil
+}
+
+// Apply folds e into head: it returns the head of the log with e appended, or
+// an error that wraps ErrTransition if e may not follow. It is the only judge
+// of what may stand in a log, and depends on nothing but its arguments.
+func Apply(head Head, e Event) (Head, error) {
+	to, ok := transition(head.Status, e.Type)
+	switch {
+	case !ok:
+		return head, fmt.Errorf("%w: %s after status %q", ErrTransition, e.Type, head.Status)
+	case e.Status != to:
+		return head, fmt.Errorf("%w: %s after %q leads to %q, not %q", ErrTransition, e.Type, head.Status, to, e.Status)
+	case e.Seq != head.Seq+1:
+		return head, fmt.Errorf("%w: seq %d after %d", ErrTransition, e.Seq, head.Seq)
+	case head.Seq > 0 && e.RunID != head.RunID:
+		return head, fmt.Errorf("%w: run %s after run %s", ErrTransition, e.RunID, head.RunID)
+	}
+	if want := follow(head, e); !samePosition(want, e.Position) {
+		return head, fmt.Errorf("%w: %s carries %+v, expected %+v", ErrTransition, e.Type, e.Position, want)
+	}
+	return e.Head(), checkPosition(head, e)
+}
+
+// follow returns the position that an event of e's type must carry after head.
+// What the appender may choose it takes from e, and checkPosition judges it.
+func follow(head Head, e Event) Position {
+	p := head.Position
+	p.Status = e.Status
+	p.NotBefore = time.Time{}
+	if head.Status == StatusNone {
+		p.AgentKey, p.Priority, p.MaxAttempts = e.AgentKey, e.Priority, e.MaxAttempts
+	}
+	switch e.Type {
+	case TypeScheduled, TypeRetrying:
+		p.NotBefore, p.WorkerID = e.NotBefore, ""
+	case TypeStarted:
+		p.Epoch, p.Attempt, p.WorkerID = p.Epoch+1, p.Attempt+1, e.WorkerID
+	case TypeRequeued:
+		p.WorkerID = ""
+		if !head.Status.Terminal() {
+			p.Attempt--
+		} else {
+			p.Attempt = 0
+			if e.Checkpoint == nil {
+				p.Checkpoint = nil
+			}
+		}
+	case TypeCheckpoint:
+		p.Checkpoint = e.Checkpoint
+	}
+	return p
+}
+
+// checkPosition judges what the appender was free to choose.
+func checkPosition(head Head, e Event) error {
+	var fault string
+	switch {
+	case e.Type == TypeStarted && e.WorkerID == "":
+		fault = "names no worker"
+	case e.Type == TypeStarted && e.Attempt > e.MaxAttempts:
+		fault = fmt.Sprintf("attempt %d of %d", e.Attempt, e.MaxAttempts)
+	case (e.Type == TypeScheduled || e.Type == TypeRetrying) && e.NotBefore.IsZero():
+		fault = "says no time"
+	case e.Type == TypeCheckpoint && (e.Checkpoint == nil || e.Checkpoint.Epoch != e.Epoch || e.Checkpoint.Revision == 0 ||
+		head.Checkpoint != nil && e.Checkpoint.N <= head.Checkpoint.N || e.Checkpoint.N == 0):
+		fault = "names no new checkpoint of its epoch"
+	case head.Status == StatusNone && e.Type != TypeRejected &&
+		(CheckAgentKey(e.AgentKey) != nil || !e.Priority.Valid() || e.MaxAttempts < 1):
+		fault = "lacks an agent key, a priority or max_attempts"
+	case !e.Type.Valid():
+		fault = "is no event type"
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s %s", ErrTransition, e.Type, fault)
+}
+
+func samePosition(a, b Position) bool {
+	if (a.Checkpoint == nil) != (b.Checkpoint == nil) || a.Checkpoint != nil && *a.Checkpoint != *b.Checkpoint ||
+		!a.NotBefore.Equal(b.NotBefore) {
+		return false
+	}
+	a.Checkpoint, b.Checkpoint, a.NotBefore, b.NotBefore = nil, nil, time.Time{}, time.Time{}
+	return a == b
+}
+
+func defaultVisibility(t EventType) Visibility {
+	switch t {
+	case TypeHeartbeat, TypeCheckpoint:
+		return VisibilityInternal
+	}
+	return VisibilityUser
+}
+
+func marshalPayload(v any) (json.RawMessage, error) {
+	if v == nil {
+		return json.RawMessage("{}"), nil
+	}
+	if raw, ok := v.(json.RawMessage); ok {
+		return raw, nil
+	}
+	return encode(v)
+}

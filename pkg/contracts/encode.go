@@ -1,0 +1,21 @@
+package contracts
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// encode is json.Marshal without the escaping of <, > and &, which would make
+// a large text grow on its way.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// Encode returns v, a message of this package, as it goes on the wire.
+func Encode(v any) ([]byte, error) { return encode(v) }

@@ -1,0 +1,131 @@
+package contracts
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Queued is the payload of run.queued: the submission as accepted, with every
+// default filled in. The work message repeats the whole event.
+type Queued struct {
+	Submission Submission `json:"submission"`
+	// SubmittedAt is when the broker stored the submission.
+	SubmittedAt time.Time `json:"submitted_at,omitzero"`
+}
+
+// Scheduled is the payload of run.scheduled.
+type Scheduled struct {
+	NotBefore   time.Time  `json:"not_before"`
+	Submission  Submission `json:"submission"`
+	SubmittedAt time.Time  `json:"submitted_at,omitzero"`
+}
+
+// Rejected is the payload of run.rejected.
+type Rejected struct {
+	Errors      Faults    `json:"errors"`
+	SubmittedAt time.Time `json:"submitted_at,omitzero"`
+}
+
+// Started is the payload of run.started.
+type Started struct {
+	AgentKey string `json:"agent_key"`
+	Epoch    uint64 `json:"epoch"`
+	Attempt  int    `json:"attempt"`
+	// ResumedFrom is the checkpoint that this attempt begins from, if any.
+	ResumedFrom *CheckpointRef `json:"resumed_from,omitempty"`
+	// LeaseToken is the ack subject of the work message: whoever may publish
+	// to it can give the lease back for a worker that died.
+	LeaseToken string `json:"lease_token,omitempty"`
+}
+
+// Heartbeat is the payload of run.heartbeat.
+type Heartbeat struct {
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// Checkpointed is the payload of state.checkpoint.
+type Checkpointed struct {
+	N    uint64 `json:"n"`
+	Size int    `json:"size"` // bytes of the stored state
+	// State is the state itself, if it is no larger than MaxInlineState.
+	State json.RawMessage `json:"state,omitempty"`
+}
+
+// MaxInlineState is the size, in bytes, up to which a checkpoint's state is
+// repeated in its event.
+const MaxInlineState = 4 << 10
+
+// Delta is the payload of assistant.delta.
+type Delta struct {
+	Text string `json:"text"`
+}
+
+// ErrorInfo describes a failed attempt (ORIGIN "error"). It is the payload of
+// run.failed, and stands in that of run.retrying.
+type ErrorInfo struct {
+	Type      string          `json:"type"`
+	Message   string          `json:"message"`
+	Stack     string          `json:"stack,omitempty"`
+	Retriable bool            `json:"retriable"`
+	Details   json.RawMessage `json:"details,omitempty"`
+}
+
+// Error types that the engine itself gives.
+const (
+	ErrorTypeAgent             = "AgentError"        // an agent's error with no better name
+	ErrorTypePanic             = "Panic"             // the agent panicked
+	ErrorTypeAttemptsExhausted = "AttemptsExhausted" // workers died, or were lost, as often as max_attempts
+	ErrorTypeBadWork           = "BadWork"           // the work message is not one of ours
+)
+
+// Failed is the payload of run.failed.
+type Failed struct {
+	ErrorInfo
+	Attempts int `json:"attempts"` // charged in this round
+}
+
+// Retrying is the payload of run.retrying.
+type Retrying struct {
+	Error        ErrorInfo `json:"error"`
+	DelaySeconds float64   `json:"delay_seconds"`
+	RetryAt      time.Time `json:"retry_at"`
+}
+
+// Requeued is the payload of run.requeued.
+type Requeued struct {
+	Reason string `json:"reason"` // one of the Requeue constants
+	By     string `json:"by,omitempty"`
+	// FromStart says that a redrive begins without its checkpoint.
+	FromStart bool `json:"from_start,omitempty"`
+}
+
+// The reasons of run.requeued.
+const (
+	RequeueShutdown = "shutdown" // the worker drained
+	RequeueRedrive  = "redrive"  // somebody asked for a new round
+)
+
+// CancelRequested is the payload of run.cancel_requested.
+type CancelRequested struct {
+	Reason string `json:"reason,omitempty"`
+	By     string `json:"by,omitempty"`
+}
+
+// Cancelled is the payload of run.cancelled.
+type Cancelled struct {
+	Reason string `json:"reason,omitempty"`
+	By     string `json:"by,omitempty"`
+}
+
+// TimedOut is the payload of run.timed_out.
+type TimedOut struct {
+	TimeoutSeconds float64 `json:"timeout_seconds"`
+}
+
+// Succeeded is the payload of run.succeeded: what the agent returned.
+type Succeeded struct {
+	FinalOutput   json.RawMessage   `json:"final_output,omitempty"`
+	FinalMessages []Message         `json:"final_messages,omitempty"`
+	Usage         json.RawMessage   `json:"usage,omitempty"`
+	Artifacts     []json.RawMessage `json:"artifacts,omitempty"`
+}

@@ -1,0 +1,102 @@
+package contracts
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// StatusRecord is a run's entry status.<id> in bucket runs: a projection of the
+// log for people and lists (DESIGN "Status is a projection"). No decision is
+// taken from it.
+type StatusRecord struct {
+	RunID string `json:"run_id"`
+	Position
+	ConversationID string            `json:"conversation_id,omitempty"`
+	IdempotencyKey string            `json:"idempotency_key,omitempty"`
+	Metadata       map[string]string `json:"metadata,omitempty"`
+	CreatedAt      time.Time         `json:"created_at"`
+	StartedAt      time.Time         `json:"started_at,omitzero"`  // of the last attempt
+	FinishedAt     time.Time         `json:"finished_at,omitzero"` // of the last round
+	UpdatedAt      time.Time         `json:"updated_at"`
+	// Error is that of the last failed attempt, without its stack.
+	Error *ErrorInfo `json:"error,omitempty"`
+	// Faults are those of a rejected run.
+	Faults Faults `json:"faults,omitempty"`
+	// Seq and LogSequence are the last event that is folded in: its number in
+	// the run and in RUNS_LOG. A record only ever gives way to a later one.
+	Seq         uint64 `json:"seq"`
+	LogSequence uint64 `json:"log_sequence"`
+}
+
+// Project folds one event of a run into its record; sequence is the event's in
+// RUNS_LOG. It expects the events of a run in order and without a gap: e.Seq
+// must be rec.Seq+1 (a record's zero value stands before the first event). An
+// event that the record already holds leaves it as it is.
+func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
+	if e.Seq <= rec.Seq {
+		return rec, nil
+	}
+	if e.Seq != rec.Seq+1 {
+		return rec, fmt.Errorf("run %s: event %d follows %d in the projection", e.RunID, e.Seq, rec.Seq)
+	}
+	rec.RunID, rec.Position, rec.Seq, rec.LogSequence, rec.UpdatedAt = e.RunID, e.Position, e.Seq, sequence, e.Time
+	if rec.CreatedAt.IsZero() {
+		rec.CreatedAt = e.Time
+	}
+	var err error
+	switch e.Type {
+	case TypeQueued:
+		var p Queued
+		if err = json.Unmarshal(e.Payload, &p); err == nil {
+			rec.submitted(p.Submission)
+		}
+	case TypeScheduled:
+		var p Scheduled
+		if err = json.Unmarshal(e.Payload, &p); err == nil {
+			rec.submitted(p.Submission)
+		}
+	case TypeRejected:
+		var p Rejected
+		err = json.Unmarshal(e.Payload, &p)
+		rec.Faults = p.Errors
+	case TypeStarted:
+		rec.StartedAt = e.Time
+	case TypeRetrying:
+		var p Retrying
+		err = json.Unmarshal(e.Payload, &p)
+		rec.failed(p.Error)
+	case TypeFailed:
+		var p Failed
+		err = json.Unmarshal(e.Payload, &p)
+		rec.failed(p.ErrorInfo)
+	case TypeSucceeded:
+		rec.Error = nil // an earlier attempt's
+	case TypeRequeued:
+		rec.FinishedAt = time.Time{}
+	}
+	if e.Type.Terminal() {
+		rec.FinishedAt = e.Time
+	}
+	if err != nil {
+		return rec, fmt.Errorf("run %s: decode the payload of event %d, %s: %w", e.RunID, e.Seq, e.Type, err)
+	}
+	return rec, nil
+}
+
+func (r *StatusRecord) submitted(s Submission) {
+	r.ConversationID, r.IdempotencyKey, r.Metadata = s.ConversationID, s.IdempotencyKey, s.Metadata
+}
+
+// failed notes an error, short: the record is read by the thousand, the log has the whole of it.
+func (r *StatusRecord) failed(info ErrorInfo) {
+	info.Stack, info.Details = "", nil
+	if len(info.Message) > maxRecordedError {
+		info.Message = strings.ToValidUTF8(info.Message[:maxRecordedError], "") + "…"
+	}
+	r.Error = &info
+}
+
+// maxRecordedError bounds an error message in a status record, in bytes.
+const maxRecordedError = 512

@@ -1,0 +1,170 @@
+package contracts
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Subjects with no id in them (DESIGN "Names on the wire").
+const (
+	SubjectSubmit     = "runs.submit"
+	SubjectAllCancel  = "runs.*.cancel"
+	SubjectAllRedrive = "runs.*.redrive"
+	SubjectAllEvents  = "runs.*.events"
+	SubjectAllLog     = "runs.*.log"
+	SubjectAllWork    = "runs.work.>"
+	// Schedules live at four tokens, clear of the three-token pattern runs.*.x.
+	SubjectAllScheduleAt  = "runs.schedule.at.*"
+	SubjectAllScheduleDue = "runs.schedule.due.*"
+	SubjectAPI            = "runs.api"
+)
+
+// Streams and buckets.
+const (
+	StreamInbox    = "RUNS_INBOX"
+	StreamWork     = "RUNS_WORK"
+	StreamLog      = "RUNS_LOG"
+	StreamSchedule = "RUNS_SCHEDULE"
+	BucketRuns     = "runs"
+	BucketAgents   = "agents"
+	// StreamRuns and StreamAgents are the streams behind the two buckets.
+	StreamRuns   = "KV_" + BucketRuns
+	StreamAgents = "KV_" + BucketAgents
+)
+
+// Consumers that services share by name.
+const (
+	ConsumerSubmit    = "dispatcher-submit"
+	ConsumerCommands  = "dispatcher-commands"
+	ConsumerSchedule  = "dispatcher-schedule"
+	ConsumerProjector = "statekeeper-projector"
+)
+
+// HeaderLogSequence is on every work message: the stream sequence in RUNS_LOG
+// of the run.queued event that the message repeats, so that a worker can append
+// run.started without a read.
+const HeaderLogSequence = "Longhaul-Log-Sequence"
+
+// EventsSubject is where a run's committed events are read. Like all builders
+// here it panics on an id that its Check function refuses: ids from outside
+// are checked where they come in, and a bug must not become a wildcard.
+func EventsSubject(runID string) string { return "runs." + mustRunID(runID) + ".events" }
+
+// LogSubject is where a run's events are appended.
+func LogSubject(runID string) string { return "runs." + mustRunID(runID) + ".log" }
+
+// CancelSubject takes a durable CancelCommand.
+func CancelSubject(runID string) string { return "runs." + mustRunID(runID) + ".cancel" }
+
+// RedriveSubject takes a durable RedriveCommand.
+func RedriveSubject(runID string) string { return "runs." + mustRunID(runID) + ".redrive" }
+
+// WorkSubject is the one subject on which a run can wait for a worker.
+func WorkSubject(agentKey string, p Priority, runID string) string {
+	return "runs.work." + mustAgentKey(agentKey) + "." + mustPriority(p) + "." + mustRunID(runID)
+}
+
+// WorkFilter matches the work of one agent and priority.
+func WorkFilter(agentKey string, p Priority) string {
+	return "runs.work." + mustAgentKey(agentKey) + "." + mustPriority(p) + ".*"
+}
+
+// WorkConsumer names the durable consumer of one agent and priority.
+func WorkConsumer(agentKey string, p Priority) string {
+	return "work-" + mustAgentKey(agentKey) + "-" + mustPriority(p)
+}
+
+// WorkerSubject is where a worker answers a HolderRequest.
+func WorkerSubject(workerID string) string {
+	if err := CheckWorkerID(workerID); err != nil {
+		panic("contracts: worker id " + err.Error())
+	}
+	return "runs.worker." + workerID
+}
+
+// ScheduleAtSubject holds the schedule of a run that waits for its not_before.
+func ScheduleAtSubject(runID string) string { return "runs.schedule.at." + mustRunID(runID) }
+
+// ScheduleDueSubject receives the message that the broker makes when it is time.
+func ScheduleDueSubject(runID string) string { return "runs.schedule.due." + mustRunID(runID) }
+
+// APISubject is one endpoint of statekeeper's service.
+func APISubject(endpoint string) string { return SubjectAPI + "." + endpoint }
+
+// StatusKey is a run's status record in bucket runs.
+func StatusKey(runID string) string { return "status." + mustRunID(runID) }
+
+// IdempotencyKey is where the run that holds an idempotency key is written
+// down in bucket runs. The key itself is hashed: it may hold any character.
+func IdempotencyKey(key string) string { return "key." + RunIDFromKey(key) }
+
+// CheckpointKey is one checkpoint's state in bucket runs. The epoch is in it so
+// that a fenced worker can only ever write beside its successor, never over it.
+func CheckpointKey(runID string, epoch, n uint64) string {
+	return fmt.Sprintf("checkpoint.%s.%d.%d", mustRunID(runID), epoch, n)
+}
+
+// KVSubject is the subject that a bucket's key is stored on.
+func KVSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+// RunIDOfSubject returns the run id of runs.<id>.<last> for one of a run's own
+// subjects, of a work subject and of a schedule subject.
+func RunIDOfSubject(subject string) (string, error) {
+	var id string
+	switch t := strings.Split(subject, "."); {
+	case len(t) == 3 && t[0] == "runs" && t[1] != "worker" && t[1] != "api":
+		id = t[1]
+	case len(t) == 5 && t[0] == "runs" && t[1] == "work":
+		id = t[4]
+	case len(t) == 4 && t[0] == "runs" && t[1] == "schedule":
+		id = t[3]
+	default:
+		return "", fmt.Errorf("subject %s belongs to no run", quote(subject))
+	}
+	if err := CheckRunID(id); err != nil {
+		return "", fmt.Errorf("subject %s: run id %w", quote(subject), err)
+	}
+	return id, nil
+}
+
+// RunIDOfStatusKey is the inverse of StatusKey; false for any other key.
+func RunIDOfStatusKey(key string) (string, bool) {
+	id, ok := strings.CutPrefix(key, "status.")
+	return id, ok && CheckRunID(id) == nil
+}
+
+// ParseCheckpointKey is the inverse of CheckpointKey.
+func ParseCheckpointKey(key string) (runID string, epoch, n uint64, err error) {
+	t := strings.Split(key, ".")
+	if len(t) != 4 || t[0] != "checkpoint" || CheckRunID(t[1]) != nil {
+		return "", 0, 0, fmt.Errorf("key %s names no checkpoint", quote(key))
+	}
+	epoch, err1 := strconv.ParseUint(t[2], 10, 64)
+	n, err2 := strconv.ParseUint(t[3], 10, 64)
+	if err1 != nil || err2 != nil {
+		return "", 0, 0, fmt.Errorf("key %s names no checkpoint", quote(key))
+	}
+	return t[1], epoch, n, nil
+}
+
+func mustRunID(id string) string {
+	if err := CheckRunID(id); err != nil {
+		panic("contracts: run id " + err.Error())
+	}
+	return id
+}
+
+func mustAgentKey(key string) string {
+	if err := CheckAgentKey(key); err != nil {
+		panic("contracts: agent key " + err.Error())
+	}
+	return key
+}
+
+func mustPriority(p Priority) string {
+	if !p.Valid() {
+		panic("contracts: priority " + quote(string(p)) + " is none of high, normal, low")
+	}
+	return string(p)
+}

@@ -1,0 +1,48 @@
+package contracts
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Submission asks for a run. Only AgentKey is required.
+type Submission struct {
+	RunID          string            `json:"run_id,omitempty"`
+	IdempotencyKey string            `json:"idempotency_key,omitempty"`
+	AgentKey       string            `json:"agent_key"`
+	Input          Input             `json:"input,omitzero"`
+	ConversationID string            `json:"conversation_id,omitempty"`
+	Metadata       map[string]string `json:"metadata,omitempty"`
+	Priority       Priority          `json:"priority,omitempty"`        // default normal
+	TimeoutSeconds float64           `json:"timeout_seconds,omitempty"` // of one attempt; default 300
+	MaxAttempts    int               `json:"max_attempts,omitempty"`    // default 3
+	NotBefore      time.Time         `json:"not_before,omitzero"`
+}
+
+// Input is what the agent works on.
+type Input struct {
+	Messages []Message       `json:"messages,omitempty"`
+	Params   json.RawMessage `json:"params,omitempty"` // an object
+}
+
+// IsZero reports whether there is no input, for omitzero.
+func (in Input) IsZero() bool { return len(in.Messages) == 0 && len(in.Params) == 0 }
+
+// Limits of a submission. They keep a run.queued event, which repeats the
+// submission, below the broker's default message limit of 1 MiB.
+const (
+	MaxSubmission      = 512 << 10 // bytes
+	MaxDepth           = 64        // nesting of objects and arrays
+	MaxMessages        = 10_000
+	MaxMetadata        = 64   // entries
+	MaxMetadataKey     = 128  // bytes
+	MaxMetadataValue   = 1024 // bytes
+	MaxIdempotencyKey  = 256  // bytes
+	MaxConversationID  = 128  // bytes
+	MaxTimeoutSeconds  = 30 * 24 * 3600
+	MaxMaxAttempts     = 100
+	DefaultTimeout     = 300 // seconds
+	DefaultMaxAttempts = 3
+	// MaxFaults bounds the list of faults of one message; one more says how many were left out.
+	MaxFaults = 50
+)
