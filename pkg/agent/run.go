@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"longhaul/pkg/contracts"
+)
+
+// Run is one attempt of a run, as its agent sees it. Its methods may be called
+// from several goroutines until the agent's Run function returns; its fields
+// are not to be changed.
+type Run struct {
+	ID             string
+	AgentKey       string
+	Attempt        int // 1 up to MaxAttempts
+	MaxAttempts    int
+	Epoch          uint64 // counts every start of the run
+	ConversationID string
+	Messages       []contracts.Message
+	Metadata       map[string]string
+	// Submission is the whole of what was submitted, defaults filled in.
+	Submission contracts.Submission
+
+	ctx   context.Context //nolint:containedctx // the attempt's own context, for Cancelled and for methods that take none
+	host  Host
+	state json.RawMessage
+	log   *slog.Logger
+}
+
+// Host is where a Run's reports go. The worker is one; a test is another.
+type Host interface {
+	// Emit takes an event for the run's log. It returns when the event is
+	// queued in order, which may wait for room, not when it is committed.
+	Emit(ctx context.Context, t contracts.EventType, v contracts.Visibility, payload json.RawMessage) error
+	// Checkpoint returns when state is stored and committed to the log.
+	Checkpoint(ctx context.Context, state json.RawMessage) error
+}
+
+// Start is what NewRun needs to know.
+type Start struct {
+	Submission  contracts.Submission
+	Attempt     int
+	MaxAttempts int
+	Epoch       uint64
+	State       json.RawMessage // the checkpoint that the attempt resumes from, if any
+	Host        Host
+	Log         *slog.Logger
+}
+
+// NewRun makes the Run of one attempt under ctx. Only hosts call it.
+func NewRun(ctx context.Context, s Start) *Run {
+	return &Run{
+		ID: s.Submission.RunID, AgentKey: s.Submission.AgentKey, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, Epoch: s.Epoch,
+		ConversationID: s.Submission.ConversationID, Messages: s.Submission.Input.Messages, Metadata: s.Submission.Metadata,
+		Submission: s.Submission, ctx: ctx, host: s.Host, state: s.State, log: s.Log,
+	}
+}
+
+// Params decodes input.params into v, a pointer. An unknown field or a value
+// of the wrong type is a permanent error that names it: another attempt would
+// meet the same input. Without params v is left as it is.
+func (r *Run) Params(v any) error {
+	raw := r.Submission.Input.Params
+	if len(raw) == 0 {
+		return nil
+	}
+	dec := json.NewDecoder(strings.NewReader(string(raw)))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if err == nil {
+		return nil
+	}
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) && wrongType.Field != "" {
+		return Permanent(fmt.Errorf("params.%s: must be %s, not %s", wrongType.Field, wrongType.Type, wrongType.Value))
+	}
+	return Permanent(fmt.Errorf("params: %s", strings.TrimPrefix(err.Error(), "json: ")))
+}
+
+// Emit appends an event of the agent's own to the run's log, in order. It
+// returns when the event is queued; it waits only while too much is queued
+// already, and fails when the attempt has ended. Types run.* and state.* are
+// the engine's and refused.
+func (r *Run) Emit(eventType string, payload any) error {
+	t := contracts.EventType(eventType)
+	switch {
+	case !t.Valid():
+		return fmt.Errorf("emit %q: must be dotted lower-case words, such as tool.call", eventType)
+	case t.Reserved():
+		return fmt.Errorf("emit %q: run.* and state.* are reserved for the engine", eventType)
+	}
+	return r.emit(t, contracts.VisibilityUser, payload)
+}
+
+// Debug is Emit for what only the agent's developers want to see.
+func (r *Run) Debug(eventType string, payload any) error {
+	t := contracts.EventType(eventType)
+	if !t.Valid() || t.Reserved() {
+		return fmt.Errorf("emit %q: must be dotted lower-case words outside run.* and state.*", eventType)
+	}
+	return r.emit(t, contracts.VisibilityDebug, payload)
+}
+
+// Delta appends a piece of text as assistant.delta. Deltas that wait for the
+// log are merged into one.
+func (r *Run) Delta(text string) error {
+	return r.emit(contracts.TypeDelta, contracts.VisibilityUser, contracts.Delta{Text: text})
+}
+
+// Message appends a whole message as assistant.message.
+func (r *Run) Message(m contracts.Message) error {
+	return r.emit(contracts.TypeMessage, contracts.VisibilityUser, m)
+}
+
+func (r *Run) emit(t contracts.EventType, v contracts.Visibility, payload any) error {
+	raw := json.RawMessage("{}")
+	if payload != nil {
+		var err error
+		if raw, err = contracts.Encode(payload); err != nil {
+			return fmt.Errorf("emit %s: encode the payload: %w", t, err)
+		}
+	}
+	if err := r.host.Emit(r.ctx, t, v, raw); err != nil {
+		return fmt.Errorf("emit %s: %w", t, err)
+	}
+	return nil
+}
+
+// Checkpoint saves state, anything that encodes as JSON, as where a later
+// attempt resumes. When it returns nil the state is stored and committed.
+func (r *Run) Checkpoint(ctx context.Context, state any) error {
+	raw, err := contracts.Encode(state)
+	if err != nil {
+		return fmt.Errorf("checkpoint: encode the state: %w", err)
+	}
+	if err := r.host.Checkpoint(ctx, raw); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
+// State decodes the checkpoint that this attempt resumes from into v, a
+// pointer, and reports whether there is one. What Checkpoint saves later in
+// the same attempt does not change it.
+func (r *Run) State(v any) (bool, error) {
+	if len(r.state) == 0 {
+		return false, nil
+	}
+	if err := json.Unmarshal(r.state, v); err != nil {
+		return true, Permanent(fmt.Errorf("decode the checkpoint: %w", err))
+	}
+	return true, nil
+}
+
+// RawState returns the checkpoint that this attempt resumes from, nil without one.
+func (r *Run) RawState() json.RawMessage { return r.state }
+
+// Cancelled reports whether somebody has cancelled the run.
+func (r *Run) Cancelled() bool { return errors.Is(context.Cause(r.ctx), ErrCancelled) }
+
+// Log returns a logger that says run_id and attempt on every line.
+func (r *Run) Log() *slog.Logger { return r.log }
+
+// IdempotencyKey returns a key that is the same in every attempt of the run,
+// for a side effect that must not happen twice: <run id>/<step>.
+func (r *Run) IdempotencyKey(step string) string { return r.ID + "/" + step }
