@@ -37,6 +37,9 @@ type Host interface {
 	// Emit takes an event for the run's log. It returns when the event is
 	// queued in order, which may wait for room, not when it is committed.
 	Emit(ctx context.Context, t contracts.EventType, v contracts.Visibility, payload json.RawMessage) error
+	// Delta takes a piece of text for an assistant.delta event. Pieces that
+	// wait for the log may be merged.
+	Delta(ctx context.Context, text string) error
 	// Checkpoint returns when state is stored and committed to the log.
 	Checkpoint(ctx context.Context, state json.RawMessage) error
 }
@@ -109,7 +112,10 @@ func (r *Run) Debug(eventType string, payload any) error {
 // Delta appends a piece of text as assistant.delta. Deltas that wait for the
 // log are merged into one.
 func (r *Run) Delta(text string) error {
-	return r.emit(contracts.TypeDelta, contracts.VisibilityUser, contracts.Delta{Text: text})
+	if err := r.host.Delta(r.ctx, text); err != nil {
+		return fmt.Errorf("emit %s: %w", contracts.TypeDelta, err)
+	}
+	return nil
 }
 
 // Message appends a whole message as assistant.message.

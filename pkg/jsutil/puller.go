@@ -1,0 +1,160 @@
+package jsutil
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// pullExpiry is how long the broker keeps a pull request. It is short because
+// a request can get lost unnoticed (a consumer made a moment ago on three
+// replicas, a leader change: JETSTREAM.md), and then nothing comes for as long.
+const pullExpiry = 5 * time.Second
+
+// Puller asks one pull consumer for messages, exactly as many as it is told
+// to. (The client library's own Consume keeps a buffer of messages that nobody
+// has a slot for; their leases would run out unseen.)
+//
+// Its methods may be called from several goroutines. The callbacks come from
+// one goroutine, in the order of delivery, and may block.
+type Puller struct {
+	nc        *nats.Conn
+	subject   string // of the pull requests
+	inbox     string
+	sub       *nats.Subscription
+	deliver   func(*Delivery)
+	missing   func()
+	malformed func(error)
+
+	mu          sync.Mutex
+	outstanding int       // asked for and neither delivered nor given up by the broker
+	lastPull    time.Time // of the newest request
+}
+
+// PullerConfig says whom to ask and what to do with the answers.
+type PullerConfig struct {
+	Stream, Consumer string
+	// Deliver takes each message.
+	Deliver func(*Delivery)
+	// Missing is called when the broker says that the consumer, or its leader, is not there.
+	Missing func()
+	// Malformed takes the error of a message that is no delivery; it is dropped.
+	Malformed func(error)
+}
+
+// NewPuller subscribes for the answers; nothing comes before Pull.
+func NewPuller(nc *nats.Conn, cfg PullerConfig) (*Puller, error) {
+	p := &Puller{
+		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Consumer, inbox: nc.NewRespInbox(),
+		deliver: cfg.Deliver, missing: cfg.Missing, malformed: cfg.Malformed,
+	}
+	sub, err := nc.Subscribe(p.inbox, p.receive)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe for messages of consumer %s: %w", cfg.Consumer, Translate(err))
+	}
+	// What can arrive is bounded by what was asked for.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, fmt.Errorf("lift the subscription's limits for consumer %s: %w", cfg.Consumer, err)
+	}
+	p.sub = sub
+	return p, nil
+}
+
+// Pull asks for n more messages.
+func (p *Puller) Pull(n int) error {
+	body, err := json.Marshal(struct {
+		Expires time.Duration `json:"expires"`
+		Batch   int           `json:"batch"`
+	}{pullExpiry, n})
+	if err != nil {
+		return fmt.Errorf("encode a pull request: %w", err)
+	}
+	p.mu.Lock()
+	p.outstanding += n
+	p.lastPull = time.Now()
+	p.mu.Unlock()
+	if err := p.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
+		p.settle(n)
+		return fmt.Errorf("pull %d: %w", n, Translate(err))
+	}
+	return nil
+}
+
+// Outstanding is how many messages are asked for and may still come.
+func (p *Puller) Outstanding() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.outstanding
+}
+
+// Expire forgets requests that are older than the broker keeps any: their
+// answers were lost. To be called every second or so.
+func (p *Puller) Expire(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.outstanding > 0 && now.Sub(p.lastPull) > pullExpiry+time.Second {
+		p.outstanding = 0
+	}
+}
+
+// Reset forgets every request, after a reconnect. Should the broker answer one
+// after all, the message is delivered as any other.
+func (p *Puller) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outstanding = 0
+}
+
+// Close stops listening. A message that is under way at this moment comes back
+// to somebody else when its lease is over.
+func (p *Puller) Close() error {
+	if err := p.sub.Unsubscribe(); err != nil {
+		return fmt.Errorf("unsubscribe: %w", Translate(err))
+	}
+	return nil
+}
+
+func (p *Puller) receive(m *nats.Msg) {
+	if m.Reply == "" {
+		p.status(m)
+		return
+	}
+	p.settle(1)
+	d, err := NewDelivery(p.nc, m)
+	if err != nil {
+		p.malformed(err)
+		return
+	}
+	p.deliver(d)
+}
+
+// status reads what the broker says instead of a message (NATS ADR-9, ADR-13).
+func (p *Puller) status(m *nats.Msg) {
+	switch code := m.Header.Get("Status"); code {
+	case "100": // idle heartbeat: not asked for, harmless
+	case "404", "408", "409":
+		// The request has ended; the header says how much of it was not filled.
+		unfilled, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
+		if err != nil {
+			p.Reset()
+			break
+		}
+		p.settle(unfilled)
+		if code == "409" {
+			p.missing()
+		}
+	default: // 503: nobody listens for pulls, so there is no consumer or no leader
+		p.Reset()
+		p.missing()
+	}
+}
+
+func (p *Puller) settle(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outstanding = max(0, p.outstanding-n)
+}
