@@ -13,7 +13,8 @@ const (
 	SubjectAllRedrive = "runs.*.redrive"
 	SubjectAllEvents  = "runs.*.events"
 	SubjectAllLog     = "runs.*.log"
-	SubjectAllWork    = "runs.work.>"
+	// Five tokens, written out: runs.work.> would overlap with runs.*.cancel.
+	SubjectAllWork = "runs.work.*.*.*"
 	// Schedules live at four tokens, clear of the three-token pattern runs.*.x.
 	SubjectAllScheduleAt  = "runs.schedule.at.*"
 	SubjectAllScheduleDue = "runs.schedule.due.*"
