@@ -33,3 +33,12 @@ func (f Faults) Error() string {
 	}
 	return b.String()
 }
+
+// Err returns f as an error, nil if there is no fault. A plain conversion would
+// make a non-nil error of an empty list.
+func (f Faults) Err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}
