@@ -1,0 +1,151 @@
+package runlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+const (
+	// ackWait is how long one publish is waited for before the log is asked
+	// what became of it. A healthy broker acks in milliseconds, one that
+	// changes its leader in a few seconds.
+	ackWait = 5 * time.Second
+	// lookupWait bounds one such question.
+	lookupWait = 2 * time.Second
+	// behindWait is how long a refusal is doubted when the log shows no event
+	// that could have caused it: a leader that has just been elected may still
+	// be applying it. After that the head was none of this log's (the log was
+	// removed).
+	behindWait = 2 * time.Second
+)
+
+// Pending is an append under way.
+type Pending struct {
+	log  *Log
+	at   Head
+	head Head // the outcome but for its Sequence
+	kind contracts.EventType
+	sent time.Time
+	msg  nats.Msg
+	ack  jetstream.PubAckFuture
+}
+
+// Data returns the event as it was sent: the bytes that stand in the log if
+// Wait succeeds. The caller must not change them.
+func (p *Pending) Data() []byte { return p.msg.Data }
+
+// Wait returns the new head once the event is stored. It must be called once,
+// by one goroutine, and settles what became of the append even when its ack
+// was lost: the leader is asked for the event after at, and compared with what
+// was sent; while there is none, the event is sent again, which the
+// compare-and-set makes safe.
+//
+// Errors: jsutil.ErrConflict if another event was appended after at (this one
+// is not in the log and will never be); jsutil.ErrUnavailable if ctx ended
+// first (this one may be in the log, or get there later); others as
+// jsutil.Translate names them.
+func (p *Pending) Wait(ctx context.Context) (Head, error) {
+	seq, err := p.firstAck(ctx)
+	if err == nil {
+		return p.done(seq), nil
+	}
+	if !unsettled(err) {
+		return Head{}, p.failed(err)
+	}
+	return p.settle(ctx, err)
+}
+
+// firstAck waits for the ack of the publish that AppendAsync made.
+func (p *Pending) firstAck(ctx context.Context) (uint64, error) {
+	timer := time.NewTimer(ackWait - time.Since(p.sent))
+	defer timer.Stop()
+	select {
+	case ack := <-p.ack.Ok():
+		return ack.Sequence, nil
+	case err := <-p.ack.Err():
+		return 0, jsutil.Translate(err)
+	case <-timer.C:
+		return 0, fmt.Errorf("%w: no ack within %s", jsutil.ErrUnavailable, ackWait)
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%w: %w", jsutil.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// settle finds out what became of the append after err, which was one that
+// does not say so.
+func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
+	var behind time.Time // since when the broker refuses without showing why
+	for try := 0; ; try++ {
+		found, lookupErr := p.log.nextFromLeader(ctx, p.head.RunID, p.at.Sequence+1)
+		switch {
+		case lookupErr == nil && bytes.Equal(found.data, p.msg.Data):
+			return p.done(found.sequence), nil
+		case lookupErr == nil:
+			return Head{}, p.failed(fmt.Errorf("%w: another event stands at sequence %d, after %d",
+				jsutil.ErrConflict, found.sequence, p.at.Sequence))
+		case !errors.Is(lookupErr, jsutil.ErrNotFound) && !errors.Is(lookupErr, jsutil.ErrUnavailable):
+			return Head{}, p.unknown(fmt.Errorf("%w; asking what became of it: %w", err, lookupErr))
+		case errors.Is(lookupErr, jsutil.ErrUnavailable):
+			err = lookupErr
+		case !errors.Is(err, jsutil.ErrConflict):
+			behind = time.Time{}
+		case behind.IsZero():
+			behind = time.Now()
+		case time.Since(behind) > behindWait:
+			return Head{}, p.failed(fmt.Errorf("%w: the log ends before sequence %d", err, p.at.Sequence))
+		}
+		if ctxErr := p.log.pause(ctx, try); ctxErr != nil {
+			return Head{}, p.unknown(fmt.Errorf("%w, last: %w", ctxErr, err))
+		}
+		if errors.Is(lookupErr, jsutil.ErrUnavailable) {
+			continue // ask again before sending again: the question costs the broker less
+		}
+		var seq uint64
+		if seq, err = p.publish(ctx); err == nil {
+			return p.done(seq), nil
+		}
+		if !unsettled(err) {
+			return Head{}, p.unknown(err)
+		}
+	}
+}
+
+// publish sends the event again and waits for the ack.
+func (p *Pending) publish(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, ackWait)
+	defer cancel()
+	msg := nats.Msg{Subject: p.msg.Subject, Header: p.msg.Header, Data: p.msg.Data}
+	ack, err := p.log.js.PublishMsg(ctx, &msg)
+	if err != nil {
+		return 0, jsutil.Translate(err)
+	}
+	return ack.Sequence, nil
+}
+
+// unsettled reports whether after err the event may yet stand in the log: the
+// answer was lost, or it is a conflict, which may be one with this very event.
+func unsettled(err error) bool {
+	return errors.Is(err, jsutil.ErrUnavailable) || errors.Is(err, jsutil.ErrConflict)
+}
+
+func (p *Pending) done(sequence uint64) Head {
+	p.head.Sequence = sequence
+	return p.head
+}
+
+func (p *Pending) failed(err error) error {
+	return fmt.Errorf("append %s, event %d of run %s: %w", p.kind, p.head.Seq, p.head.RunID, err)
+}
+
+func (p *Pending) unknown(err error) error {
+	return fmt.Errorf("append %s, event %d of run %s: outcome unknown: %w", p.kind, p.head.Seq, p.head.RunID, err)
+}

@@ -1,0 +1,143 @@
+package runlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// readPatience is how long Read goes on against an unavailable broker without
+// getting anything: a broker restarts in a second or two, a leader is elected
+// in four to six.
+const readPatience = 10 * time.Second
+
+// Last returns the last event of a run's log from any replica: it may be one
+// that has been followed by others a moment ago. jsutil.ErrNotFound: the log
+// is empty.
+func (l *Log) Last(ctx context.Context, runID string) (Entry, error) {
+	if err := contracts.CheckRunID(runID); err != nil {
+		return Entry{}, fmt.Errorf("last event: run id %w", err)
+	}
+	m, err := l.directLast(ctx, contracts.EventsSubject(runID))
+	return single("last", runID, m, err)
+}
+
+// LastFromLeader is Last as the stream's leader sees it: it has every event
+// whose append was acknowledged before the call. It costs the broker more.
+func (l *Log) LastFromLeader(ctx context.Context, runID string) (Entry, error) {
+	if err := contracts.CheckRunID(runID); err != nil {
+		return Entry{}, fmt.Errorf("last event: run id %w", err)
+	}
+	m, err := l.lastFromLeader(ctx, runID)
+	return single("last", runID, m, err)
+}
+
+// First returns the first event of a run's log from any replica: the
+// submission as it was accepted. jsutil.ErrNotFound: the log is empty.
+func (l *Log) First(ctx context.Context, runID string) (Entry, error) {
+	if err := contracts.CheckRunID(runID); err != nil {
+		return Entry{}, fmt.Errorf("first event: run id %w", err)
+	}
+	m, err := l.directNext(ctx, contracts.EventsSubject(runID), 1)
+	return single("first", runID, m, err)
+}
+
+func single(which, runID string, m stored, err error) (Entry, error) {
+	if err != nil {
+		return Entry{}, fmt.Errorf("%s event of run %s: %w", which, runID, err)
+	}
+	return decode(m)
+}
+
+// decode reads a stored event. The error wraps ErrMalformed.
+func decode(m stored) (Entry, error) {
+	e, err := contracts.DecodeEvent(m.data)
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: sequence %d of %s: %w", ErrMalformed, m.sequence, contracts.StreamLog, err)
+	}
+	if runID, err := contracts.RunIDOfSubject(m.subject); err != nil || runID != e.RunID {
+		return Entry{}, fmt.Errorf("%w: sequence %d of %s: run id %q on subject %q", ErrMalformed, m.sequence, contracts.StreamLog, e.RunID, m.subject)
+	}
+	return Entry{Event: e, Sequence: m.sequence}, nil
+}
+
+// Read yields the events of a run that are in its log now, in order, from the
+// event with seq from (0 and 1 are the first one). It holds a batch of up to
+// 256 events or 1 MiB at a time.
+//
+// An unavailable broker is tried again for about 10 s. A yielded error that
+// wraps ErrMalformed or ErrGap is a report on the log, after which the loop
+// may go on; any other is the last thing yielded.
+func (l *Log) Read(ctx context.Context, runID string, from uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if err := contracts.CheckRunID(runID); err != nil {
+			yield(Entry{}, fmt.Errorf("read: run id %w", err))
+			return
+		}
+		o := order{runID: runID, from: from}
+		patience := time.Now().Add(readPatience)
+		for next, try := uint64(1), 0; ; {
+			got, more, err := l.batch(ctx, contracts.EventsSubject(runID), next)
+			if err != nil {
+				if errors.Is(err, jsutil.ErrUnavailable) && time.Now().Before(patience) {
+					pauseCtx, cancel := context.WithDeadline(ctx, patience)
+					pauseErr := l.pause(pauseCtx, try)
+					cancel()
+					if pauseErr == nil {
+						try++
+						continue
+					}
+				}
+				if ctx.Err() != nil {
+					err = context.Cause(ctx)
+				}
+				yield(Entry{}, fmt.Errorf("read run %s from sequence %d: %w", runID, next, err))
+				return
+			}
+			patience, try = time.Now().Add(readPatience), 0
+			for _, m := range got {
+				if !o.yield(m, yield) {
+					return
+				}
+				next = m.sequence + 1
+			}
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+// order checks that a run's events come one after the other, and passes on
+// those that were asked for.
+type order struct {
+	runID string
+	from  uint64 // the first seq that is wanted
+	seq   uint64 // of the last event seen
+	last  Entry  // the last event that could be read
+}
+
+// yield passes m on; false if the receiver has had enough. Messages must come
+// in the order of their sequence, each once.
+func (o *order) yield(m stored, yield func(Entry, error) bool) bool {
+	e, err := decode(m)
+	if err != nil {
+		o.seq++ // it stands where an event should
+		return yield(Entry{}, err)
+	}
+	if want := o.seq + 1; e.Seq != want && !(o.seq == 0 && e.Seq <= o.from) {
+		if e.Seq > max(want, o.from) || e.Seq < want {
+			if !yield(Entry{}, fmt.Errorf("%w: run %s: event %d, at sequence %d, where %d was expected",
+				ErrGap, o.runID, e.Seq, e.Sequence, max(want, o.from))) {
+				return false
+			}
+		}
+	}
+	o.seq, o.last = e.Seq, e
+	return e.Seq < o.from || yield(e, nil)
+}
