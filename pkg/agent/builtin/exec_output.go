@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"unicode/utf8"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
@@ -89,11 +90,27 @@ func (o *outputReader) take(line, part []byte, more bool) ([]byte, error) {
 	case more && isEvent:
 		return line, nil
 	case more:
-		return line[:0], o.text(line)
+		whole := wholeRunes(line)
+		err := o.text(line[:whole])
+		return append(line[:0], line[whole:]...), err
 	case !bytes.HasSuffix(part, []byte("\n")):
 		return line, nil // the end of the output; read handles it
 	}
 	return line[:0], o.line(line)
+}
+
+// wholeRunes returns how many bytes of b there are before a character that is
+// cut off at its end.
+func wholeRunes(b []byte) int {
+	for i := len(b) - 1; i >= 0 && i >= len(b)-utf8.UTFMax; i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) {
+				return i
+			}
+			break
+		}
+	}
+	return len(b)
 }
 
 // line handles one line, its newline included if it had one.

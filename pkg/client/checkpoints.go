@@ -1,0 +1,139 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
+)
+
+// Checkpoint is a state that a run has saved.
+type Checkpoint struct {
+	contracts.CheckpointRef
+	Time  time.Time       `json:"time"`
+	Size  int             `json:"size"` // bytes of State
+	State json.RawMessage `json:"state"`
+}
+
+// Checkpoints yields the checkpoints of a run in the order in which they were
+// saved: those that its log names and that are still stored. It costs one
+// request for each.
+func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkpoint, error] {
+	return func(yield func(Checkpoint, error) bool) {
+		fail := func(err error) { yield(Checkpoint{}, fmt.Errorf("checkpoints of run %s: %w", runID, err)) }
+		if err := checkRunID(runID); err != nil {
+			fail(err)
+			return
+		}
+		kv, err := c.js.KeyValue(ctx, contracts.BucketRuns)
+		if err != nil {
+			fail(jsutil.Translate(err))
+			return
+		}
+		for e, err := range c.log.Read(ctx, runID, 1) {
+			if err != nil {
+				fail(err)
+				return
+			}
+			if e.Type != contracts.TypeCheckpoint || e.Checkpoint == nil {
+				continue
+			}
+			cp, err := readCheckpoint(ctx, kv, e)
+			if errors.Is(err, ErrNotFound) {
+				continue // deleted since
+			}
+			if err != nil {
+				fail(err)
+				return
+			}
+			if !yield(cp, nil) {
+				return
+			}
+		}
+	}
+}
+
+// LatestCheckpoint returns the checkpoint that the run would resume from;
+// ErrNotFound if there is none.
+func (c *Client) LatestCheckpoint(ctx context.Context, runID string) (Checkpoint, error) {
+	e, err := c.Head(ctx, runID)
+	if err == nil && e.Checkpoint == nil {
+		err = fmt.Errorf("checkpoint: %w", ErrNotFound)
+	}
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, err)
+	}
+	kv, err := c.js.KeyValue(ctx, contracts.BucketRuns)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, jsutil.Translate(err))
+	}
+	cp, err := readCheckpoint(ctx, kv, e)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, err)
+	}
+	return cp, nil
+}
+
+// NextCheckpoint returns the number that the run's next checkpoint will have.
+func (c *Client) NextCheckpoint(ctx context.Context, runID string) (uint64, error) {
+	e, err := c.Head(ctx, runID)
+	if err != nil {
+		return 0, fmt.Errorf("next checkpoint of run %s: %w", runID, err)
+	}
+	if e.Checkpoint == nil {
+		return 1, nil
+	}
+	return e.Checkpoint.N + 1, nil
+}
+
+// DeleteCheckpoints deletes the stored states of a run's checkpoints and
+// returns how many there were. The log goes on naming them. A run that has not
+// ended, or is redriven, has then nothing to resume from: the caller decides
+// whether that is meant.
+func (c *Client) DeleteCheckpoints(ctx context.Context, runID string) (int, error) {
+	if err := checkRunID(runID); err != nil {
+		return 0, err
+	}
+	// The client library's Purge does not tell how many it purged.
+	req, err := json.Marshal(map[string]string{
+		"filter": contracts.KVSubject(contracts.BucketRuns, "checkpoint."+runID+".>"),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("delete the checkpoints of run %s: %w", runID, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	msg, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+contracts.StreamRuns, req)
+	if err != nil {
+		return 0, fmt.Errorf("delete the checkpoints of run %s: %w", runID, jsutil.Translate(err))
+	}
+	var resp struct {
+		Error  *jetstream.APIError `json:"error"`
+		Purged int                 `json:"purged"`
+	}
+	if err := json.Unmarshal(msg.Data, &resp); err != nil {
+		return 0, fmt.Errorf("delete the checkpoints of run %s: decode the answer: %w", runID, err)
+	}
+	if resp.Error != nil {
+		return 0, fmt.Errorf("delete the checkpoints of run %s: %w", runID, jsutil.Translate(resp.Error))
+	}
+	return resp.Purged, nil
+}
+
+// readCheckpoint reads the state that the head carried by e names.
+func readCheckpoint(ctx context.Context, kv jetstream.KeyValue, e runlog.Entry) (Checkpoint, error) {
+	ref := *e.Checkpoint
+	entry, err := kv.GetRevision(ctx, contracts.CheckpointKey(e.RunID, ref.Epoch, ref.N), ref.Revision)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("read checkpoint %d: %w", ref.N, jsutil.Translate(err))
+	}
+	return Checkpoint{CheckpointRef: ref, Time: entry.Created(), Size: len(entry.Value()), State: entry.Value()}, nil
+}

@@ -1,0 +1,70 @@
+// Package client is what a program imports that submits runs, follows them and
+// steers them.
+//
+// A Client needs nothing but a NATS connection and permission for the subjects
+// of docs/protocol.md. Submit, Cancel and Redrive return when the broker has
+// stored the request; nobody else needs to be up at that moment. Follow and
+// Wait read the run's log. Get, List and Stats ask statekeeper, whose view of
+// many runs may lag by milliseconds.
+package client
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
+)
+
+// What a Client's errors wrap, for errors.Is. An invalid submission or command
+// is a contracts.Faults, for errors.As.
+var (
+	// ErrNotFound: there is no such run, checkpoint or agent.
+	ErrNotFound = jsutil.ErrNotFound
+	// ErrUnavailable: the broker could not be reached or did not answer in
+	// time. A submission may have been stored all the same; to submit it again
+	// under the same run id is safe.
+	ErrUnavailable = jsutil.ErrUnavailable
+	// ErrNoTopology: the broker lacks Longhaul's streams. A dispatcher or
+	// statekeeper creates them when it starts.
+	ErrNoTopology = jsutil.ErrNoTopology
+	// ErrNoStatekeeper: the broker answers, but no statekeeper does.
+	ErrNoStatekeeper = errors.New("no statekeeper answers")
+	// ErrInvalid: statekeeper did not accept the request.
+	ErrInvalid = errors.New("invalid request")
+)
+
+const (
+	// maxInFlight bounds the submissions of SubmitAsync that the broker has not
+	// acknowledged yet. Past a few hundred throughput no longer grows.
+	maxInFlight = 512
+	// ackTimeout bounds the wait for one acknowledgement. A broker that changes
+	// its leader takes up to 6 s.
+	ackTimeout = 10 * time.Second
+	// apiTimeout bounds one request to statekeeper.
+	apiTimeout = 10 * time.Second
+)
+
+// Client speaks to Longhaul over one NATS connection, which stays the caller's
+// to close. Its methods may be called from several goroutines.
+type Client struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log *runlog.Log
+}
+
+// New returns a Client on nc.
+func New(nc *nats.Conn) (*Client, error) {
+	js, err := jetstream.New(nc,
+		jetstream.WithDefaultTimeout(ackTimeout),
+		jetstream.WithPublishAsyncMaxPending(maxInFlight),
+		jetstream.WithPublishAsyncTimeout(ackTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return &Client{nc: nc, js: js, log: runlog.New(js)}, nil
+}

@@ -1,0 +1,140 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// Submit asks for a run and returns its id as soon as the broker has stored
+// the request durably. A submission without a run id gets a fresh one, or the
+// one that its idempotency key stands for. Submitting again what was submitted
+// before, by run id or by key, makes no second run.
+//
+// What is plainly wrong with s is returned as contracts.Faults before anything
+// is sent. What only the dispatcher can tell (an agent nobody has registered, a
+// key that belongs to another run) becomes a rejected run: see Wait.
+func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID string, err error) {
+	s, data, err := prepare(s)
+	if err != nil {
+		return "", err
+	}
+	// A try that was not acknowledged may have been stored; the run id makes
+	// the next one harmless.
+	const tries = 3
+	for try := 1; ; try++ {
+		_, err = c.js.Publish(ctx, contracts.SubjectSubmit, data, jetstream.WithExpectStream(contracts.StreamInbox))
+		if err = jsutil.Translate(err); err == nil {
+			return s.RunID, nil
+		}
+		if try == tries || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			return s.RunID, fmt.Errorf("submit run %s: %w", s.RunID, err)
+		}
+	}
+}
+
+// Receipt is a submission under way.
+type Receipt struct {
+	RunID string
+
+	ack jetstream.PubAckFuture
+}
+
+// Wait returns when the broker has stored the submission, or with the error
+// that tells why it has not, or may not have. It is to be called once.
+func (r *Receipt) Wait(ctx context.Context) error {
+	select {
+	case <-r.ack.Ok():
+		return nil
+	case err := <-r.ack.Err():
+		return fmt.Errorf("submit run %s: %w", r.RunID, jsutil.Translate(err))
+	case <-ctx.Done():
+		return fmt.Errorf("submit run %s: %w", r.RunID, context.Cause(ctx))
+	}
+}
+
+// SubmitAsync is Submit without the wait: nothing is promised until the
+// Receipt's Wait returns nil. It blocks only while too many submissions of this
+// Client are under way.
+func (c *Client) SubmitAsync(ctx context.Context, s contracts.Submission) (*Receipt, error) {
+	s, data, err := prepare(s)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		ack, err := c.js.PublishAsync(contracts.SubjectSubmit, data, jetstream.WithExpectStream(contracts.StreamInbox))
+		if err == nil {
+			return &Receipt{RunID: s.RunID, ack: ack}, nil
+		}
+		// The library waits a moment for room before it says that there is none.
+		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) {
+			return nil, fmt.Errorf("submit run %s: %w", s.RunID, jsutil.Translate(err))
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("submit run %s: %w", s.RunID, context.Cause(ctx))
+		}
+	}
+}
+
+// SubmitAll submits every one of submissions, many at a time, and yields for
+// each, in order, its run id once it is stored, or why it is not. One that fails
+// does not keep the others back. Ending the loop early leaves those under way
+// to their fate. It starts no goroutine: submissions is drawn from by the loop.
+func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.Submission]) iter.Seq2[string, error] {
+	type item struct {
+		receipt *Receipt
+		err     error
+	}
+	return func(yield func(string, error) bool) {
+		var window []item
+		settle := func() bool {
+			it := window[0]
+			window = window[1:]
+			if it.err != nil {
+				return yield("", it.err)
+			}
+			return yield(it.receipt.RunID, it.receipt.Wait(ctx))
+		}
+		for s := range submissions {
+			r, err := c.SubmitAsync(ctx, s)
+			if window = append(window, item{r, err}); len(window) >= maxInFlight && !settle() {
+				return
+			}
+		}
+		for len(window) > 0 {
+			if !settle() {
+				return
+			}
+		}
+	}
+}
+
+// prepare fills in the run id and checks and encodes the submission.
+func prepare(s contracts.Submission) (contracts.Submission, []byte, error) {
+	if s.RunID == "" {
+		if s.IdempotencyKey != "" {
+			s.RunID = contracts.RunIDFromKey(s.IdempotencyKey)
+		} else {
+			s.RunID = contracts.NewRunID()
+		}
+	}
+	if faults := s.Check(); len(faults) > 0 {
+		return s, nil, fmt.Errorf("submission: %w", faults)
+	}
+	data, err := contracts.Encode(s)
+	if err != nil {
+		return s, nil, fmt.Errorf("submission: encode it: %w", err)
+	}
+	if len(data) > contracts.MaxSubmission {
+		return s, nil, fmt.Errorf("submission: %w", contracts.Faults{{
+			Message: fmt.Sprintf("has %d bytes; at most %d are allowed", len(data), contracts.MaxSubmission),
+		}})
+	}
+	return s, data, nil
+}
