@@ -1,0 +1,96 @@
+# Longhaul. `make` or `make help` lists what can be done; CI calls `make check` alone.
+# Needs Go, git and, for the race detector, a C compiler. Tools run by pinned
+# version through `go run`; nothing is installed globally.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # the steps share two cores and the lines they print
+
+# Exported for test/lint, which proves that the import walls bite.
+export GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+BIN     := bin/longhaul
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Two packages at a time, four parallel tests in each: most of a test is waiting
+# for a broker, and two cores must carry them all. The timeout is per package.
+TESTFLAGS ?= -p 2 -parallel 4 -timeout 8m
+FUZZTIME  ?= 10s
+PKG       ?= ./...
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/longhaul, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/longhaul
+
+.PHONY: check
+check: fmt-check vet lint tidy-check build core-size compose-check race ## everything that CI demands
+
+.PHONY: test
+test: ## run the tests, without the race detector (PKG=./pkg/... to choose)
+	go test $(TESTFLAGS) $(PKG)
+
+.PHONY: race
+race: ## run the tests with the race detector
+	go test -race $(TESTFLAGS) $(PKG)
+
+.PHONY: lint
+lint: ## run the linters, the import walls among them
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: fmt-check
+fmt-check: ## fail if gofmt would change a file
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: tidy-check
+tidy-check: ## fail if go mod tidy would change a file
+	go mod tidy -diff
+	cd test/compose && go mod tidy -diff
+
+.PHONY: core-size
+core-size: ## count the lines of the core, fail above 6,000
+	@go run ./test/lint/coresize -max 6000 pkg/contracts pkg/runlog pkg/jsutil services
+
+.PHONY: compose-check
+compose-check: ## check compose.yaml against the Compose specification's schema
+	cd test/compose && go test ./...
+
+.PHONY: fuzz-short
+fuzz-short: ## run each fuzz target for FUZZTIME (10s)
+	@for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg; \
+	  done; \
+	done
+
+.PHONY: demo
+demo: build ## watch it work: two workers, one killed, a run resumed
+	./$(BIN) demo
+
+.PHONY: bench
+bench: build ## measure the broker's floor and our runs per second, as ratios
+	go run ./test/bench
+
+.PHONY: cover
+cover: ## run the tests with coverage, by function, into cover.out
+	go test $(TESTFLAGS) -coverpkg=./pkg/...,./services/... -coverprofile=cover.out $(PKG)
+	go tool cover -func=cover.out | tail -n 1
+
+.PHONY: tidy
+tidy: ## go mod tidy, in both modules
+	go mod tidy
+	cd test/compose && go mod tidy
+
+.PHONY: clean
+clean: ## remove what the targets made
+	rm -rf bin dist cover.out
