@@ -2,45 +2,185 @@ package jsutil
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/natscontext"
 )
 
-// ConnectConfig says how to reach the broker.
+// ConnectConfig says how to reach the broker. Its zero value means the broker
+// on this machine, at the port that NATS has by default.
 type ConnectConfig struct {
-	URL         string
-	Context     string
-	Creds       string
-	Name        string
+	// URL is one address or several with commas between them. Not together with Context.
+	URL string
+	// Context is a context of the nats CLI: its name, or the path of its file.
+	Context string
+	// Creds is a credentials file; it goes before what Context says.
+	Creds string
+	// Name is how the broker shows the connection; default "longhaul".
+	Name string
+	// InboxPrefix is where answers are received, in place of "_INBOX". A role
+	// that may subscribe to nothing but its own prefix can't read along with others.
 	InboxPrefix string
-	Retry       bool
-	Logger      *slog.Logger
+	// Retry is for services: Connect succeeds without a broker, and goes on
+	// trying, for ever, until the connection is closed.
+	Retry  bool
+	Logger *slog.Logger // default: none
 }
 
-// Connect connects to the broker.
+const (
+	// dialTimeout bounds one attempt. A person at a terminal waits for it.
+	dialTimeout = 2 * time.Second
+	// A silent broker is given up after two to three pings without an answer:
+	// 3 to 4.5 s, well within a lease of 30 s.
+	pingInterval = 1500 * time.Millisecond
+	maxPingsOut  = 2
+	// After a restart of the broker everyone comes back at about the same
+	// time; the jitter keeps that from being the very same moment.
+	reconnectWait   = 250 * time.Millisecond
+	reconnectJitter = 100 * time.Millisecond
+	// ackTimeout bounds the wait for the answer to an asynchronous publish.
+	// Without it an answer that was lost would be waited for for ever.
+	ackTimeout = 5 * time.Second
+)
+
+// Connect connects to the broker. Once connected, it reconnects for ever. The
+// caller closes the connection.
+//
+// Without Retry it fails, within about two seconds, with an error that names
+// the address and wraps ErrUnavailable, or ErrRefused if the broker does not
+// want us. With Retry only a faulty configuration is an error. Neither errors
+// nor log lines show a password or a token.
 func Connect(cfg ConnectConfig) (*nats.Conn, error) {
+	if cfg.Name == "" {
+		cfg.Name = "longhaul"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.URL != "" && cfg.Context != "" {
+		return nil, errors.New("connect to the broker: both a URL and a context are given; give one")
+	}
+	if cfg.Creds != "" {
+		if _, err := os.ReadFile(cfg.Creds); err != nil {
+			return nil, fmt.Errorf("connect to the broker: read the credentials file: %w", err)
+		}
+	}
+	if cfg.Context != "" {
+		return connectContext(cfg)
+	}
+	return connectURL(cfg)
+}
+
+func connectURL(cfg ConnectConfig) (*nats.Conn, error) {
 	if cfg.URL == "" {
 		cfg.URL = nats.DefaultURL
 	}
-	opts := []nats.Option{
-		nats.Name(cfg.Name), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
-		nats.RetryOnFailedConnect(cfg.Retry), nats.Timeout(2 * time.Second),
-	}
-	if cfg.InboxPrefix != "" {
-		opts = append(opts, nats.CustomInboxPrefix(cfg.InboxPrefix))
-	}
-	nc, err := nats.Connect(cfg.URL, opts...)
+	hosts, err := hostsOf(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)
+	}
+	nc, err := nats.Connect(cfg.URL, options(cfg, len(hosts))...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the broker at %s: %w", strings.Join(hosts, ", "), explain(err))
 	}
 	return nc, nil
 }
 
-// WaitConnected returns once nc is connected, or ctx ends.
+func connectContext(cfg ConnectConfig) (*nats.Conn, error) {
+	name := cfg.Context
+	if strings.ContainsRune(name, os.PathSeparator) || strings.HasSuffix(name, ".json") {
+		path, err := filepath.Abs(name) // the library takes absolute paths for files
+		if err != nil {
+			return nil, fmt.Errorf("connect by the context %s: %w", cfg.Context, err)
+		}
+		name = path
+	}
+	nc, settings, err := natscontext.Connect(name, options(cfg, 1)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect by the context %s: %w", cfg.Context, explain(err))
+	}
+	if settings.JSDomain != "" || settings.JSAPIPrefix != "" {
+		nc.Close()
+		return nil, fmt.Errorf("connect by the context %s: it names a JetStream domain or API prefix, which Longhaul does not follow; "+
+			"connect to a server of that domain instead", cfg.Context)
+	}
+	return nc, nil
+}
+
+// options are the connection's settings; servers is how many addresses share
+// the time that one attempt may take.
+func options(cfg ConnectConfig, servers int) []nats.Option {
+	timeout := dialTimeout
+	if !cfg.Retry && servers > 1 {
+		timeout = max(dialTimeout/time.Duration(servers), dialTimeout/4)
+	}
+	log := &connLog{logger: cfg.Logger}
+	opts := []nats.Option{
+		nats.Name(cfg.Name),
+		nats.Timeout(timeout),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		// The operator may be about to put the user's permission right.
+		nats.IgnoreAuthErrorAbort(),
+		nats.RetryOnFailedConnect(cfg.Retry),
+		nats.ConnectHandler(log.connected),
+		nats.DisconnectErrHandler(log.disconnected),
+		nats.ReconnectHandler(log.reconnected),
+		nats.ReconnectErrHandler(log.failed),
+		nats.ErrorHandler(log.asyncError),
+	}
+	if cfg.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(cfg.InboxPrefix))
+	}
+	if cfg.Creds != "" {
+		opts = append(opts, nats.UserCredentials(cfg.Creds))
+	}
+	return opts
+}
+
+// hostsOf returns the hosts of a list of URLs, without user and password.
+func hostsOf(list string) ([]string, error) {
+	var hosts []string
+	for i, s := range strings.Split(list, ",") {
+		s = strings.TrimSpace(s)
+		if s != "" && !strings.Contains(s, "://") {
+			s = "nats://" + s // as nats.go does
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Hostname() == "" {
+			// Not the error itself: it repeats the URL, and the password in it.
+			return nil, fmt.Errorf("address %d of the URL is none; it should read like nats://host:4222", i+1)
+		}
+		hosts = append(hosts, u.Host)
+	}
+	return hosts, nil
+}
+
+// explain makes an error of nats.Connect fit to be shown, and translates it.
+func explain(err error) error {
+	if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
+		return errors.New("its URL is none; it should read like nats://host:4222") // urlErr shows the password
+	}
+	if errors.Is(err, nats.ErrNoServers) {
+		return fmt.Errorf("%w; is it running?", Translate(err))
+	}
+	return Translate(err)
+}
+
+// WaitConnected returns nil once nc is connected; an error if ctx ends first
+// or nc has been closed.
 func WaitConnected(ctx context.Context, nc *nats.Conn) error {
 	changed := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer nc.RemoveStatusListener(changed)
@@ -49,7 +189,7 @@ func WaitConnected(ctx context.Context, nc *nats.Conn) error {
 		case nats.CONNECTED:
 			return nil
 		case nats.CLOSED:
-			return fmt.Errorf("wait for the broker: %w", nats.ErrConnectionClosed)
+			return fmt.Errorf("wait for the broker: %w", Translate(nats.ErrConnectionClosed))
 		}
 		select {
 		case <-changed:
@@ -59,7 +199,12 @@ func WaitConnected(ctx context.Context, nc *nats.Conn) error {
 	}
 }
 
-// JetStream returns the JetStream interface of nc.
+// JetStream returns the JetStream interface of nc. An asynchronous publish
+// that gets no answer within five seconds fails.
 func JetStream(nc *nats.Conn) (jetstream.JetStream, error) {
-	return jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return js, nil
 }

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"longhaul/pkg/contracts"
 )
 
 // Difference is one setting of the broker that is not as the topology wants it.
@@ -68,8 +66,8 @@ func WaitTopology(ctx context.Context, js jetstream.JetStream, t Topology, logge
 // EnsureWorkConsumers creates the consumers of an agent's work, one per
 // priority. Those that exist keep their AckWait.
 func EnsureWorkConsumers(ctx context.Context, js jetstream.JetStream, agentKey string, lease time.Duration) error {
-	for _, p := range contracts.Priorities() {
-		if err := ensureConsumer(ctx, js, workConsumer(agentKey, p, lease)); err != nil {
+	for _, c := range workConsumers(agentKey, lease) {
+		if err := ensureConsumer(ctx, js, c); err != nil {
 			return err
 		}
 	}

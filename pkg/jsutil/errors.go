@@ -5,54 +5,130 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What the broker's refusals mean to us. Translate puts exactly one of them
-// around an error of the broker, so that errors.Is decides and nobody else
-// looks at error codes.
+// What the broker's errors mean to us. Translate puts exactly one of them
+// around an error, so that errors.Is decides and nobody else looks at codes.
 var (
-	// ErrConflict: another write to the same subject came first.
+	// ErrConflict: another write to the subject came first. Nothing was stored.
 	ErrConflict = errors.New("another write came first")
 	// ErrNotFound: there is no such message or key.
 	ErrNotFound = errors.New("not found")
-	// ErrPresent: the subject holds a message already, and may hold but one.
+	// ErrPresent: the subject may hold but one message, and has it. Nothing was stored.
 	ErrPresent = errors.New("already present")
-	// ErrUnavailable: the broker could not be reached or did not answer in
-	// time. Whether it did what was asked is unknown; asking again may help.
+	// ErrUnavailable: the broker could not be reached, did not answer in time
+	// or can't do it just now. It may have done what was asked all the same;
+	// asking again later may help. Under a context that has a deadline, and for
+	// a user without permission, a missing answer looks the same: the broker
+	// reports a forbidden publish to the connection's log alone.
 	ErrUnavailable = errors.New("broker unavailable")
 	// ErrNoTopology: the stream, bucket or consumer does not exist.
-	ErrNoTopology = errors.New("streams or consumers are missing")
-	// ErrRefused: the broker does not allow it, now or later.
+	ErrNoTopology = errors.New("stream or consumer missing")
+	// ErrRefused: the broker does not allow it; asking again will not help.
 	ErrRefused = errors.New("refused by the broker")
 )
 
-// meaning is the one table of JetStream's error codes (server/errors.json).
-// A code that is not in it stays untranslated unless its HTTP-like status is
-// 503, which is always a passing condition.
-var meaning = map[jetstream.ErrorCode]error{
+// codes is the one table of JetStream's error codes (errors.json of the
+// server). What is not in it is judged by its HTTP-like status, see classify.
+var codes = map[jetstream.ErrorCode]error{
 	10071: ErrConflict, // wrong last sequence
-	10164: ErrConflict, // the same, on three replicas
+	10164: ErrConflict, // the same, mostly on three replicas
 
 	10037: ErrNotFound, // no message found
-
-	10077: ErrPresent, // maximum messages per subject exceeded (also: stream full; see Translate)
+	10043: ErrNotFound, // sequence not found
 
 	10059: ErrNoTopology, // stream not found
 	10014: ErrNoTopology, // consumer not found
 	10149: ErrNoTopology, // consumer does not exist
+
+	10002: ErrUnavailable, // resource limits exceeded for account: passes once something is deleted
+	10007: ErrUnavailable, // cluster not assigned to this server
+	10009: ErrUnavailable, // not the leader
+	10028: ErrUnavailable, // insufficient memory
+	10047: ErrUnavailable, // insufficient storage
+	10118: ErrUnavailable, // stream is offline
+	10119: ErrUnavailable, // consumer is offline
+	10158: ErrUnavailable, // a message with this id is in process
+	10194: ErrUnavailable, // stream is offline, with the reason
+	10195: ErrUnavailable, // consumer is offline, with the reason
+
+	10010: ErrRefused, // JetStream clustering required
+	10036: ErrRefused, // not supported in a cluster
+	10054: ErrRefused, // message too large for the stream
+	10060: ErrRefused, // not the expected stream
+	10097: ErrRefused, // headers too large
+	10109: ErrRefused, // stream is sealed
+	10111: ErrRefused, // rollup not permitted
+	10165: ErrRefused, // TTL header invalid
+	10166: ErrRefused, // TTL not allowed here
+	10168: ErrRefused, // counters not allowed here
+	10174: ErrRefused, // atomic batches not allowed here
+	10188: ErrRefused, // schedules not allowed here
+	10189: ErrRefused, // schedule: pattern
+	10190: ErrRefused, // schedule: target
+	10191: ErrRefused, // schedule: TTL
+	10192: ErrRefused, // schedule: rollup
+	10193: ErrRefused, // expected sequence without a sequence
+	10203: ErrRefused, // schedule: source
+	10205: ErrRefused, // batches not allowed here
+	10212: ErrRefused, // schedule: scheduler
+	10223: ErrRefused, // schedule: time zone
+	10227: ErrRefused, // header of a stream source
 }
 
-// Translate says what an error of nats.go or of the broker means to us. The
-// result wraps one of this package's sentinels and err itself; an error that
-// no rule knows, and one that is translated already, is returned as it is.
+// storeFailed is the code that the broker uses for everything its store says
+// no to; only the description tells what.
+const storeFailed = 10077
+
+// clientErrors are the errors that nats.go makes by itself.
+var clientErrors = []struct{ is, means error }{
+	{jetstream.ErrKeyNotFound, ErrNotFound}, // also ErrKeyDeleted
+	{jetstream.ErrKeyRevisionMismatch, ErrConflict},
+
+	{jetstream.ErrBucketNotFound, ErrNoTopology},
+	{jetstream.ErrConsumerDeleted, ErrNoTopology},
+
+	{nats.ErrPermissionViolation, ErrRefused},
+	{nats.ErrAuthorization, ErrRefused},
+	{nats.ErrMaxPayload, ErrRefused},
+	{nats.ErrBadSubject, ErrRefused},
+
+	{jetstream.ErrNoStreamResponse, ErrUnavailable},
+	{jetstream.ErrAsyncPublishTimeout, ErrUnavailable},
+	{jetstream.ErrTooManyStalledMsgs, ErrUnavailable},
+	{jetstream.ErrConnectionClosed, ErrUnavailable},
+	{jetstream.ErrServerShutdown, ErrUnavailable},
+	{jetstream.ErrConsumerLeadershipChanged, ErrUnavailable},
+	{jetstream.ErrNoHeartbeat, ErrUnavailable},
+	{nats.ErrNoResponders, ErrUnavailable},
+	{nats.ErrTimeout, ErrUnavailable},
+	{nats.ErrDisconnected, ErrUnavailable},
+	{nats.ErrConnectionClosed, ErrUnavailable},
+	{nats.ErrConnectionDraining, ErrUnavailable},
+	{nats.ErrConnectionReconnecting, ErrUnavailable},
+	{nats.ErrReconnectBufExceeded, ErrUnavailable},
+	{nats.ErrStaleConnection, ErrUnavailable},
+	{nats.ErrNoServers, ErrUnavailable},
+	{context.DeadlineExceeded, ErrUnavailable},
+}
+
+// sentinels are what Translate may answer with.
+var sentinels = []error{ErrConflict, ErrNotFound, ErrPresent, ErrUnavailable, ErrNoTopology, ErrRefused}
+
+// Translate says what an error of nats.go or of the broker means to us: the
+// result wraps one of this package's sentinels and err. An error that is
+// translated already, or that is none of the broker's (a cancelled context
+// among them), is returned as it is; nil stays nil.
 func Translate(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, s := range []error{ErrConflict, ErrNotFound, ErrPresent, ErrUnavailable, ErrNoTopology, ErrRefused} {
+	for _, s := range sentinels {
 		if errors.Is(err, s) {
 			return err
 		}
@@ -63,46 +139,38 @@ func Translate(err error) error {
 	return err
 }
 
+// classify returns the sentinel for err, or nil.
 func classify(err error) error {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
-		if s, ok := meaning[api.ErrorCode]; ok {
-			return s
-		}
-		if api.Code == 503 {
-			return ErrUnavailable
-		}
-		return nil
+	if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
+		return classifyCode(api)
 	}
-	for _, r := range clientErrors {
-		if errors.Is(err, r.is) {
-			return r.means
+	for _, c := range clientErrors {
+		if errors.Is(err, c.is) {
+			return c.means
 		}
 	}
-	var netErr net.Error
-	if errors.As(err, &netErr) {
+	if netErr := net.Error(nil); errors.As(err, &netErr) {
 		return ErrUnavailable
 	}
 	return nil
 }
 
-// clientErrors are nats.go's own errors.
-var clientErrors = []struct{ is, means error }{
-	{jetstream.ErrKeyNotFound, ErrNotFound},
-	{jetstream.ErrKeyDeleted, ErrNotFound},
-	{jetstream.ErrBucketNotFound, ErrNoTopology},
-	{jetstream.ErrNoStreamResponse, ErrUnavailable},
-	{jetstream.ErrAsyncPublishTimeout, ErrUnavailable},
-	{jetstream.ErrConnectionClosed, ErrUnavailable},
-	{jetstream.ErrServerShutdown, ErrUnavailable},
-	{nats.ErrPermissionViolation, ErrRefused},
-	{nats.ErrAuthorization, ErrRefused},
-	{nats.ErrNoResponders, ErrUnavailable},
-	{nats.ErrTimeout, ErrUnavailable},
-	{nats.ErrDisconnected, ErrUnavailable},
-	{nats.ErrConnectionClosed, ErrUnavailable},
-	{nats.ErrConnectionReconnecting, ErrUnavailable},
-	{nats.ErrNoServers, ErrUnavailable},
-	{nats.ErrReconnectBufExceeded, ErrUnavailable},
-	{context.DeadlineExceeded, ErrUnavailable},
+func classifyCode(api *jetstream.APIError) error {
+	if s, known := codes[api.ErrorCode]; known {
+		return s
+	}
+	if api.ErrorCode == storeFailed {
+		switch {
+		case strings.Contains(api.Description, "per subject"):
+			return ErrPresent
+		case strings.Contains(api.Description, "large"): // "message to large"
+			return ErrRefused
+		}
+		return ErrUnavailable // full by count or by bytes, or the disk failed
+	}
+	switch api.Code {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusRequestTimeout:
+		return ErrUnavailable
+	}
+	return nil
 }

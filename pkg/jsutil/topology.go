@@ -8,94 +8,165 @@ import (
 	"longhaul/pkg/contracts"
 )
 
-// TopologyOptions are the choices that are the operator's.
+// TopologyOptions are the operator's choices for what is created. What stands
+// already keeps the choices that were made for it.
 type TopologyOptions struct {
-	Replicas int                   // default 1
+	Replicas int                   // of each stream; default 1
 	Storage  jetstream.StorageType // default file
 }
 
-// Consumer is one durable consumer that services share.
+// Consumer is a durable consumer that services share, and the stream it reads.
 type Consumer struct {
 	Stream string
 	jetstream.ConsumerConfig
 }
 
-// Topology is everything that must stand on the broker.
+// Topology is what must stand on the broker, as data.
 type Topology struct {
 	Streams   []jetstream.StreamConfig
 	Consumers []Consumer
 }
 
 const (
-	sharedAckWait    = 30 * time.Second
+	// sharedAckWait is how long a dispatcher has for one message, which it
+	// handles in milliseconds; what matters is that a slow broker does not
+	// hand the same message to all of them.
+	sharedAckWait = 30 * time.Second
+	// projectorAckWait is how long what a dead projector had taken stays
+	// undone. Its work is idempotent: too short does no harm.
 	projectorAckWait = 5 * time.Second
-	// ProjectorGroup is the priority group of statekeeper's projector.
+
+	// ProjectorGroup is the priority group that statekeepers pull in.
 	ProjectorGroup = "projector"
+	// ProjectorPinnedTTL is how long the active projector may send no pull
+	// request before a standby takes its place. Pull requests have to expire
+	// well before it.
+	ProjectorPinnedTTL = 5 * time.Second
 )
 
+// eventsOfLog is what runs.<id>.log becomes.
+const eventsOfLog = "runs.{{wildcard(1)}}.events"
+
 // NewTopology returns the topology of DESIGN "Names on the wire".
+//
+// No stream lets a message expire or gives one up for a newer one: what a live
+// run needs must stay, however long it runs or waits. A stream that is full
+// refuses what comes, except RUNS_SCHEDULE, which may not.
 func NewTopology(o TopologyOptions) Topology {
-	if o.Replicas == 0 {
-		o.Replicas = 1
-	}
 	streams := []jetstream.StreamConfig{
 		{
-			Name:      contracts.StreamInbox,
-			Subjects:  []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive},
-			Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
+			// Untrusted clients publish here: no header may do anything.
+			Name:        contracts.StreamInbox,
+			Description: "What clients ask for: runs, cancels, redrives",
+			Subjects:    []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive},
+			Retention:   jetstream.WorkQueuePolicy,
+			Discard:     jetstream.DiscardNew,
 		},
 		{
-			Name: contracts.StreamWork, Subjects: []string{contracts.SubjectAllWork},
-			Retention: jetstream.WorkQueuePolicy, MaxMsgsPerSubject: 1,
-			Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, AllowDirect: true,
+			// One message per subject: a run can be queued only once.
+			Name:                 contracts.StreamWork,
+			Description:          "Runs that wait for a worker or are held by one",
+			Subjects:             []string{contracts.SubjectAllWork},
+			Retention:            jetstream.WorkQueuePolicy,
+			MaxMsgsPerSubject:    1,
+			Discard:              jetstream.DiscardNew,
+			DiscardNewPerSubject: true,
+			AllowDirect:          true, // the sweeper asks whether a run has its message
 		},
 		{
-			Name: contracts.StreamLog, Subjects: []string{contracts.SubjectAllLog},
+			// Appended on one subject and read on another, so that a right to
+			// append is never a right to show uncommitted events to readers.
+			Name:             contracts.StreamLog,
+			Description:      "The log of every run; the last event is the run's position",
+			Subjects:         []string{contracts.SubjectAllLog},
 			Discard:          jetstream.DiscardNew,
-			SubjectTransform: &jetstream.SubjectTransformConfig{Source: contracts.SubjectAllLog, Destination: "runs.{{wildcard(1)}}.events"},
-			RePublish:        &jetstream.RePublish{Source: contracts.SubjectAllEvents, Destination: "runs.{{wildcard(1)}}.events"},
+			SubjectTransform: &jetstream.SubjectTransformConfig{Source: contracts.SubjectAllLog, Destination: eventsOfLog},
+			RePublish:        &jetstream.RePublish{Source: contracts.SubjectAllEvents, Destination: eventsOfLog},
 			AllowDirect:      true,
 		},
 		{
-			Name: contracts.StreamSchedule, Subjects: []string{contracts.SubjectAllScheduleAt, contracts.SubjectAllScheduleDue},
-			Retention: jetstream.WorkQueuePolicy, AllowMsgSchedules: true, AllowDirect: true,
+			// The dispatcher alone publishes here: a schedule's target goes past
+			// permissions. Schedules exclude discard-new and switch rollup on.
+			Name:              contracts.StreamSchedule,
+			Description:       "Runs that wait for their time, and those whose time has come",
+			Subjects:          []string{contracts.SubjectAllScheduleAt, contracts.SubjectAllScheduleDue},
+			Retention:         jetstream.WorkQueuePolicy,
+			AllowMsgSchedules: true,
+			AllowRollup:       true,
+			AllowDirect:       true,
 		},
-		bucket(contracts.BucketRuns),
-		bucket(contracts.BucketAgents),
+		bucket(contracts.BucketRuns, "Status and checkpoints of every run"),
+		bucket(contracts.BucketAgents, "The agents that workers have registered"),
 	}
 	for i := range streams {
-		streams[i].Replicas, streams[i].Storage = o.Replicas, o.Storage
+		streams[i].Replicas, streams[i].Storage = max(o.Replicas, 1), o.Storage
 	}
 	return Topology{Streams: streams, Consumers: []Consumer{
 		shared(contracts.StreamInbox, contracts.ConsumerSubmit, contracts.SubjectSubmit),
 		shared(contracts.StreamInbox, contracts.ConsumerCommands, contracts.SubjectAllCancel, contracts.SubjectAllRedrive),
 		shared(contracts.StreamSchedule, contracts.ConsumerSchedule, contracts.SubjectAllScheduleDue),
-		{Stream: contracts.StreamLog, ConsumerConfig: jetstream.ConsumerConfig{
-			Durable: contracts.ConsumerProjector, AckPolicy: jetstream.AckAllPolicy, AckWait: projectorAckWait,
-			MaxDeliver: -1, MaxAckPending: -1,
-			PriorityPolicy: jetstream.PriorityPolicyPinned, PinnedTTL: projectorAckWait, PriorityGroups: []string{ProjectorGroup},
-		}},
+		projector(),
 	}}
 }
 
-// bucket is the stream behind a key-value bucket.
-func bucket(name string) jetstream.StreamConfig {
+// bucket is the stream behind a key-value bucket, as the client library would
+// make it, but for rollup: one header would wipe the bucket.
+func bucket(name, description string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"},
-		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowDirect: true, DenyDelete: true,
+		Name:              "KV_" + name,
+		Description:       description,
+		Subjects:          []string{contracts.KVSubject(name, ">")},
+		MaxMsgsPerSubject: 1, // a key's newest value alone
+		Discard:           jetstream.DiscardNew,
+		AllowDirect:       true,
+		DenyDelete:        true,
 	}
 }
 
+// shared is a consumer of a work queue. MaxAckPending is unlimited because a
+// message in NakWithDelay counts against it, MaxDeliver because a message past
+// it would be stuck (JETSTREAM.md "Acks, leases, redelivery").
 func shared(stream, name string, filters ...string) Consumer {
-	return Consumer{Stream: stream, ConsumerConfig: jetstream.ConsumerConfig{
-		Durable: name, FilterSubjects: filters,
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: sharedAckWait, MaxDeliver: -1, MaxAckPending: -1,
+	c := Consumer{Stream: stream, ConsumerConfig: jetstream.ConsumerConfig{
+		Durable:       name,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       sharedAckWait,
+		MaxDeliver:    -1,
+		MaxAckPending: -1,
+	}}
+	if len(filters) == 1 {
+		// In this form the subject of the create request holds the filter, so
+		// that a permission can be cut to it.
+		c.FilterSubject = filters[0]
+	} else {
+		c.FilterSubjects = filters
+	}
+	return c
+}
+
+// projector is the consumer of every event, in order. All statekeepers pull
+// from it; the broker delivers to the pinned one alone.
+func projector() Consumer {
+	return Consumer{Stream: contracts.StreamLog, ConsumerConfig: jetstream.ConsumerConfig{
+		Durable:        contracts.ConsumerProjector,
+		AckPolicy:      jetstream.AckAllPolicy, // one ack for a whole window of events
+		AckWait:        projectorAckWait,
+		MaxDeliver:     -1,
+		MaxAckPending:  -1,
+		PriorityPolicy: jetstream.PriorityPolicyPinned,
+		PriorityGroups: []string{ProjectorGroup},
+		PinnedTTL:      ProjectorPinnedTTL,
 	}}
 }
 
-// workConsumer is the consumer of one agent and priority. AckWait is the lease.
-func workConsumer(agentKey string, p contracts.Priority, lease time.Duration) Consumer {
-	c := shared(contracts.StreamWork, contracts.WorkConsumer(agentKey, p), contracts.WorkFilter(agentKey, p))
-	c.AckWait = lease
-	return c
+// workConsumers are the consumers of an agent's work, one per priority. Their
+// AckWait is the lease.
+func workConsumers(agentKey string, lease time.Duration) []Consumer {
+	var consumers []Consumer
+	for _, p := range contracts.Priorities() {
+		c := shared(contracts.StreamWork, contracts.WorkConsumer(agentKey, p), contracts.WorkFilter(agentKey, p))
+		c.AckWait = lease
+		consumers = append(consumers, c)
+	}
+	return consumers
 }
