@@ -3,6 +3,7 @@ package contracts
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 )
 
 // encode is json.Marshal without the escaping of <, > and &, which would make
@@ -19,3 +20,11 @@ func encode(v any) ([]byte, error) {
 
 // Encode returns v, a message of this package, as it goes on the wire.
 func Encode(v any) ([]byte, error) { return encode(v) }
+
+// Shorten cuts s to at most limit bytes, between two characters, and marks the cut.
+func Shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "…"
+}

@@ -75,7 +75,7 @@ const (
 	ErrorTypeAgent             = "AgentError"        // an agent's error with no better name
 	ErrorTypePanic             = "Panic"             // the agent panicked
 	ErrorTypeAttemptsExhausted = "AttemptsExhausted" // workers died, or were lost, as often as max_attempts
-	ErrorTypeBadWork           = "BadWork"           // the work message is not one of ours
+	ErrorTypeResultTooLarge    = "ResultTooLarge"    // what the agent returned does not fit into an event
 )
 
 // Failed is the payload of run.failed.

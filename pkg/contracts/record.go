@@ -3,7 +3,6 @@ package contracts
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -92,9 +91,7 @@ func (r *StatusRecord) submitted(s Submission) {
 // failed notes an error, short: the record is read by the thousand, the log has the whole of it.
 func (r *StatusRecord) failed(info ErrorInfo) {
 	info.Stack, info.Details = "", nil
-	if len(info.Message) > maxRecordedError {
-		info.Message = strings.ToValidUTF8(info.Message[:maxRecordedError], "") + "…"
-	}
+	info.Message = Shorten(info.Message, maxRecordedError)
 	r.Error = &info
 }
 

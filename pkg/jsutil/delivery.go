@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Delivery is one handing-over of a message by a pull consumer: the message
@@ -33,8 +34,21 @@ type Delivery struct {
 	token string
 }
 
-// NewDelivery reads m, a message that a pull consumer sent over nc.
-func NewDelivery(nc *nats.Conn, m *nats.Msg) (*Delivery, error) {
+// DeliveryOf is the delivery of a message that the client library has fetched over nc.
+func DeliveryOf(nc *nats.Conn, m jetstream.Msg) (*Delivery, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("read the delivery of %s: %w", m.Subject(), err)
+	}
+	return &Delivery{
+		Subject: m.Subject(), Header: m.Headers(), Data: m.Data(),
+		Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Delivered: meta.NumDelivered, Pending: meta.NumPending,
+		nc: nc, token: m.Reply(),
+	}, nil
+}
+
+// newDelivery reads m, a message that a pull consumer sent over nc.
+func newDelivery(nc *nats.Conn, m *nats.Msg) (*Delivery, error) {
 	meta, err := m.Metadata()
 	if err != nil {
 		return nil, fmt.Errorf("read the delivery of %s: %w", m.Subject, err)

@@ -2,6 +2,7 @@ package jsutil
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -109,11 +110,24 @@ func (p *Puller) Reset() {
 	p.outstanding = 0
 }
 
-// Close stops listening. A message that is under way at this moment comes back
-// to somebody else when its lease is over.
+// closeWait bounds Close; a broker that does not answer by then has other worries.
+const closeWait = 2 * time.Second
+
+// Close stops listening and returns when all that the broker had sent by then
+// has been delivered: a message that nobody answers would wait for its whole
+// lease. Deliver must therefore still take messages while Close runs.
 func (p *Puller) Close() error {
-	if err := p.sub.Unsubscribe(); err != nil {
-		return fmt.Errorf("unsubscribe: %w", Translate(err))
+	closed := make(chan struct{})
+	p.sub.SetClosedHandler(func(string) { close(closed) })
+	if err := p.sub.Drain(); err != nil {
+		if errors.Is(err, nats.ErrBadSubscription) || errors.Is(err, nats.ErrConnectionClosed) {
+			return nil
+		}
+		return fmt.Errorf("end the subscription: %w", Translate(err))
+	}
+	select {
+	case <-closed:
+	case <-time.After(closeWait):
 	}
 	return nil
 }
@@ -124,7 +138,7 @@ func (p *Puller) receive(m *nats.Msg) {
 		return
 	}
 	p.settle(1)
-	d, err := NewDelivery(p.nc, m)
+	d, err := newDelivery(p.nc, m)
 	if err != nil {
 		p.malformed(err)
 		return

@@ -1,0 +1,234 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/runlog"
+)
+
+// attempt is one execution of a run by this worker, from the committed
+// run.started to its last event.
+type attempt struct {
+	worker *Worker
+	work   work
+	epoch  uint64
+	begun  time.Time
+	log    *slog.Logger
+	run    *agent.Run
+	lease  *lease
+	writer *writer
+	// stop ends the agent's context, with a cause.
+	stop context.CancelCauseFunc
+	// stopWriting ends the writer's.
+	stopWriting context.CancelFunc
+
+	checkpointMu sync.Mutex // one checkpoint at a time: each takes the next number
+
+	mu         sync.Mutex
+	reason, by string // of a cancel
+	nextBeat   time.Time
+	nextEvent  time.Time
+	beating    bool
+}
+
+// execute runs the agent and brings its end into the log. The returned channel,
+// if not nil, closes when an abandoned agent has returned after all.
+func (w *Worker) execute(wk work, at runlog.Head, state json.RawMessage) <-chan struct{} {
+	// The agent's context does not come from the worker's: a drain ends it
+	// later, and every end has its cause.
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	writing, stopWriting := context.WithCancel(context.Background())
+	defer stopWriting()
+	now := time.Now()
+	a := &attempt{
+		worker: w, work: wk, epoch: at.Epoch, begun: now, lease: newLease(wk.delivery, now),
+		log: wk.log.With("attempt", at.Attempt, "epoch", at.Epoch), stop: stop, stopWriting: stopWriting,
+		writer: newWriter(writing, w.runs, at),
+	}
+	a.writer.cancelRequested = a.cancelledElsewhere
+	a.writer.fenced = a.loseLease
+	a.scheduleBeats(now)
+	a.run = agent.NewRun(ctx, agent.Start{
+		Submission: wk.submission, Attempt: at.Attempt, MaxAttempts: at.MaxAttempts, Epoch: at.Epoch,
+		State: state, Host: host{a}, Log: a.log,
+	})
+	if !w.hold(a) {
+		stop(agent.ErrShutdown) // the drain's last call came before us
+	}
+	defer w.letGo(a)
+	timeout := time.AfterFunc(a.timeout(), func() { stop(agent.ErrTimeout) })
+	defer timeout.Stop()
+
+	returned := make(chan ending, 1)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		returned <- a.call(ctx)
+	}()
+	end := a.await(ctx, returned)
+	timeout.Stop()
+	a.finish(context.Cause(ctx), end)
+	if end.abandoned {
+		a.log.Error("agent ignores its context, its slot is lost until it returns", "grace", w.cfg.CancelGrace)
+		return gone
+	}
+	return nil
+}
+
+func (a *attempt) timeout() time.Duration {
+	if s := a.work.submission.TimeoutSeconds; s > 0 {
+		return time.Duration(s * float64(time.Second))
+	}
+	return a.worker.cfg.RunTimeout
+}
+
+// call calls the agent and turns a panic into an error.
+func (a *attempt) call(ctx context.Context) (end ending) {
+	defer func() {
+		if v := recover(); v != nil {
+			end = ending{err: &panicError{v}, stack: string(debug.Stack())}
+		}
+	}()
+	end.result, end.err = a.work.agent.Run(ctx, a.run)
+	return end
+}
+
+// await waits for the agent. From the end of its context on it has CancelGrace.
+func (a *attempt) await(ctx context.Context, returned <-chan ending) ending {
+	select {
+	case end := <-returned:
+		return end
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), a.worker.cfg.CancelGrace)
+	defer cancel()
+	hook := make(chan struct{})
+	go func() {
+		defer close(hook)
+		a.cancelHook(grace, context.Cause(ctx))
+	}()
+	end := ending{abandoned: true}
+	select {
+	case end = <-returned:
+	case <-grace.Done():
+		select { // both may be ready; an agent that came back is not abandoned
+		case end = <-returned:
+		default:
+		}
+	}
+	select {
+	case <-hook:
+	case <-grace.Done():
+	}
+	return end
+}
+
+// cancelHook calls the agent's Cancel function, if the run was cancelled and it has one.
+func (a *attempt) cancelHook(ctx context.Context, cause error) {
+	if a.work.agent.Cancel == nil || !errors.Is(cause, agent.ErrCancelled) {
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			a.log.Error("Cancel hook panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	a.work.agent.Cancel(ctx, a.run)
+}
+
+// finish writes the attempt's last event and answers the work message.
+func (a *attempt) finish(cause error, end ending) {
+	if errors.Is(cause, agent.ErrLeaseLost) {
+		a.log.Warn("lease lost, nothing more is written")
+		return
+	}
+	err := a.writer.commit(context.Background(), func(head contracts.Head) (contracts.Draft, error) {
+		return a.outcome(head, cause, end)
+	})
+	// Before the answer: a message given back may be here again at once, and
+	// must not be taken for the attempt that has just ended.
+	a.worker.letGo(a)
+	if err != nil {
+		a.log.Warn("last event could not be written, the lease decides", "error", err)
+		return
+	}
+	head := a.writer.head()
+	level := slog.LevelInfo
+	if head.Status == contracts.StatusFailed || head.Status == contracts.StatusTimedOut {
+		level = slog.LevelWarn
+	}
+	attrs := []any{"status", head.Status, "duration", time.Since(a.begun)}
+	if end.err != nil {
+		attrs = append(attrs, "error", contracts.Shorten(end.err.Error(), 1024))
+	}
+	a.log.Log(context.Background(), level, "attempt ended", attrs...)
+	a.worker.answer(a.answer(head.Head, time.Now()))
+}
+
+// answer disposes of the work message by what the log says now: a run that has
+// ended needs it no more, one that waits again needs it then.
+func (a *attempt) answer(head contracts.Head, now time.Time) error {
+	d := a.lease.current()
+	if head.Status == contracts.StatusPending {
+		return d.Nak(head.NotBefore.Sub(now))
+	}
+	return d.Ack()
+}
+
+// cancel writes run.cancel_requested in our own turn and ends the agent's
+// context. It reports an error if the run has ended, or is lost.
+func (a *attempt) cancel(reason, by string) error {
+	a.mu.Lock()
+	a.reason, a.by = reason, by
+	a.mu.Unlock()
+	err := a.writer.commit(context.Background(), func(head contracts.Head) (contracts.Draft, error) {
+		switch {
+		case head.Status == contracts.StatusCancelling:
+			return contracts.Draft{}, errCancelling
+		case head.Status != contracts.StatusRunning:
+			return contracts.Draft{}, errEnded
+		}
+		return contracts.Draft{Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested{Reason: reason, By: by}}, nil
+	})
+	if err != nil && !errors.Is(err, errCancelling) {
+		return err
+	}
+	a.stop(agent.ErrCancelled)
+	return nil
+}
+
+// cancelledElsewhere ends the agent's context because the log, whose last entry
+// is given, says cancelling, and not by our hand.
+func (a *attempt) cancelledElsewhere(last runlog.Entry) {
+	var p contracts.CancelRequested
+	if last.Type == contracts.TypeCancelRequested && json.Unmarshal(last.Payload, &p) == nil {
+		a.mu.Lock()
+		a.reason, a.by = p.Reason, p.By
+		a.mu.Unlock()
+	}
+	a.stop(agent.ErrCancelled)
+}
+
+// errCancelling says that a cancel is already in the log.
+var errCancelling = errors.New("the run is being cancelled already")
+
+func (a *attempt) cancelReason() (reason, by string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reason, a.by
+}
+
+// loseLease ends the attempt without a trace.
+func (a *attempt) loseLease() {
+	a.stop(agent.ErrLeaseLost)
+	a.stopWriting()
+}

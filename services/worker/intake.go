@@ -1,0 +1,261 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// Shares of the free slots when several priorities have a backlog. The lower
+// ones are never starved: each gets its part, however long the queue above it.
+var shares = map[contracts.Priority]int{contracts.PriorityHigh: 16, contracts.PriorityNormal: 4, contracts.PriorityLow: 1}
+
+// maxStanding bounds the request that waits at a queue without a backlog.
+const maxStanding = 8
+
+// intake asks for work: as much as there are free slots, the more urgent first.
+// One goroutine, that of run, owns all its fields but the channels.
+//
+// A queue with a backlog gets requests that together never exceed the free
+// slots. A queue without one has a small standing request, so that work which
+// comes to an idle worker starts without a round trip; these are not counted,
+// and a message that finds every slot taken is given back at once.
+type intake struct {
+	worker   *Worker
+	sources  []*source // the more urgent first
+	slots    int
+	running  int
+	arrivals chan arrival
+	freed    chan struct{}
+	wake     chan struct{} // the connection is back: requests of before are void
+	remake   chan struct{} // a consumer is missing
+}
+
+// source is one queue: an agent and a priority.
+type source struct {
+	agentKey string
+	priority contracts.Priority
+	puller   *jsutil.Puller
+	backlog  uint64 // what the newest message said is still waiting there
+	credit   int    // of the weighted round robin
+}
+
+type arrival struct {
+	from     *source
+	delivery *jsutil.Delivery
+}
+
+// sourcesOf lists the queues of the worker's agents, the more urgent first.
+func (w *Worker) sourcesOf() []*source {
+	var all []*source
+	for _, p := range contracts.Priorities() {
+		for _, a := range w.cfg.Agents {
+			all = append(all, &source{agentKey: a.Key, priority: p})
+		}
+	}
+	return all
+}
+
+// openIntake subscribes for all of the worker's queues.
+func (w *Worker) openIntake() (*intake, error) {
+	in := &intake{
+		worker: w, slots: w.cfg.Concurrency, sources: w.sourcesOf(),
+		freed: make(chan struct{}, w.cfg.Concurrency), wake: make(chan struct{}, 1), remake: make(chan struct{}, 1),
+	}
+	in.arrivals = make(chan arrival, in.slots+maxStanding*len(in.sources))
+	for _, s := range in.sources {
+		var err error
+		s.puller, err = jsutil.NewPuller(w.nc, jsutil.PullerConfig{
+			Stream: contracts.StreamWork, Consumer: contracts.WorkConsumer(s.agentKey, s.priority),
+			Deliver:   func(d *jsutil.Delivery) { in.arrivals <- arrival{s, d} },
+			Missing:   func() { signal(in.remake) },
+			Malformed: func(err error) { w.log.Error("delivery could not be read", "error", err) },
+		})
+		if err != nil {
+			return nil, errors.Join(err, in.close())
+		}
+	}
+	return in, nil
+}
+
+// signal tells a channel of one place, which need not be told twice.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run takes work until ctx ends, then gives back what still comes in and
+// returns when every run has ended; ended is called at ctx's end, to see to that.
+func (in *intake) run(ctx context.Context, ended func()) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var runs sync.WaitGroup
+	for ctx.Err() == nil {
+		in.replenish()
+		select {
+		case <-ctx.Done():
+		case a := <-in.arrivals:
+			in.accept(ctx, a, &runs)
+		case <-in.freed:
+			in.running--
+		case <-in.wake:
+			for _, s := range in.sources {
+				s.puller.Reset()
+			}
+		case <-in.remake:
+			in.restore(ctx)
+		case now := <-tick.C:
+			for _, s := range in.sources {
+				s.puller.Expire(now)
+			}
+		}
+		in.takeWaiting(ctx, &runs)
+	}
+	return in.drain(&runs, ended)
+}
+
+// takeWaiting handles everything that is there already, before new requests
+// are made for slots that may be taken in a moment.
+func (in *intake) takeWaiting(ctx context.Context, runs *sync.WaitGroup) {
+	for {
+		select {
+		case a := <-in.arrivals:
+			in.accept(ctx, a, runs)
+		case <-in.freed:
+			in.running--
+		default:
+			return
+		}
+	}
+}
+
+// accept gives a message a slot, or gives it back.
+func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
+	a.from.backlog = a.delivery.Pending
+	if in.running >= in.slots {
+		a.from.backlog++
+		in.worker.answer(a.delivery.Nak(0)) // for whoever has a slot
+		return
+	}
+	in.running++
+	runs.Go(func() {
+		if gone := in.worker.take(ctx, a.delivery); gone != nil {
+			<-gone // an abandoned agent keeps its slot: what it uses is still in use
+		}
+		in.freed <- struct{}{} // has room: one place per slot
+	})
+}
+
+// replenish sends the requests that are due.
+func (in *intake) replenish() {
+	free := in.slots - in.running
+	if free <= 0 {
+		return
+	}
+	room := free
+	var waiting []*source
+	for _, s := range in.sources {
+		if s.backlog == 0 {
+			continue
+		}
+		waiting = append(waiting, s)
+		room -= s.puller.Outstanding()
+	}
+	// A request for every single slot that becomes free would double the
+	// messages; a quarter of the slots at a time keeps the rest busy meanwhile.
+	if room >= max(1, in.slots/4) || room > 0 && room == free {
+		in.share(room, waiting)
+	}
+	standing := min(maxStanding, max(1, free/8))
+	for _, s := range in.sources {
+		if s.puller.Outstanding() == 0 {
+			in.pull(s, standing)
+		}
+	}
+}
+
+// share divides room among the queues that have a backlog, by smooth weighted
+// round robin: no queue's share depends on how the slots happen to become free.
+func (in *intake) share(room int, waiting []*source) {
+	want := make(map[*source]int, len(waiting))
+	for ; room > 0 && len(waiting) > 0; room-- {
+		total, best := 0, 0
+		for i, s := range waiting {
+			s.credit += shares[s.priority]
+			total += shares[s.priority]
+			if s.credit > waiting[best].credit {
+				best = i
+			}
+		}
+		s := waiting[best]
+		s.credit -= total
+		if want[s]++; uint64(want[s]) >= s.backlog {
+			waiting = append(waiting[:best:best], waiting[best+1:]...)
+		}
+	}
+	for s, n := range want {
+		in.pull(s, n)
+	}
+}
+
+// pull asks one queue for n messages. A failure shows again when the
+// connection is back, and then everything is asked for anew.
+func (in *intake) pull(s *source, n int) {
+	if err := s.puller.Pull(n); err != nil {
+		in.worker.log.Warn("work could not be asked for", "agent_key", s.agentKey, "priority", s.priority, "error", err)
+	}
+}
+
+// restore makes a consumer that somebody has deleted, and waits a moment: a
+// missing leader looks the same and comes back by itself.
+func (in *intake) restore(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := in.worker.ensureQueues(ctx); err != nil {
+		in.worker.log.Warn("work queues are not ready", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pauseUnavailable):
+		}
+	}
+}
+
+// drain closes the queues, gives back what arrived too late, and waits for the runs.
+func (in *intake) drain(runs *sync.WaitGroup, ended func()) error {
+	var closing sync.WaitGroup
+	var closed error
+	closing.Go(func() { closed = in.close() })
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		closing.Wait()
+		ended()
+		runs.Wait()
+	}()
+	for {
+		select {
+		case a := <-in.arrivals:
+			in.worker.answer(a.delivery.Nak(0))
+		case <-in.freed:
+		case <-over:
+			return closed
+		}
+	}
+}
+
+// close ends the subscriptions.
+func (in *intake) close() error {
+	var all error
+	for _, s := range in.sources {
+		if s.puller != nil {
+			all = errors.Join(all, s.puller.Close())
+		}
+	}
+	return all
+}

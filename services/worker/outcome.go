@@ -1,0 +1,145 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"time"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
+)
+
+// ending is how an agent's Run function came to its end.
+type ending struct {
+	result    agent.Result
+	err       error
+	stack     string // of a panic
+	abandoned bool   // it has not come to its end: it ignores its context
+}
+
+// panicError is the error of an agent that panicked.
+type panicError struct{ value any }
+
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// outcome is the event that an ending is worth on top of head, cause being why
+// the agent's context ended, if it did.
+func (a *attempt) outcome(head contracts.Head, cause error, end ending) (contracts.Draft, error) {
+	switch {
+	case head.Status.Terminal():
+		return contracts.Draft{}, errEnded
+	case head.Status == contracts.StatusCancelling:
+		// Whatever the agent made of it: the log has promised a cancel.
+		reason, by := a.cancelReason()
+		return contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: reason, By: by}}, nil
+	case end.err == nil && !end.abandoned:
+		payload, err := succeeded(end.result)
+		if err != nil {
+			return a.failed(head, contracts.ErrorInfo{Type: contracts.ErrorTypeAgent, Message: err.Error()}), nil
+		}
+		if limit := a.worker.payloadLimit(); len(payload) > limit {
+			return a.failed(head, contracts.ErrorInfo{Type: contracts.ErrorTypeResultTooLarge, Message: fmt.Sprintf(
+				"result of %d bytes is above the limit of %d: store it elsewhere and return its name", len(payload), limit)}), nil
+		}
+		return contracts.Draft{Type: contracts.TypeSucceeded, Payload: payload}, nil
+	case errors.Is(cause, agent.ErrTimeout):
+		return contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{TimeoutSeconds: a.timeout().Seconds()}}, nil
+	case errors.Is(cause, agent.ErrShutdown):
+		return contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueShutdown, By: a.worker.cfg.WorkerID}}, nil
+	}
+	return a.failed(head, a.classify(end)), nil
+}
+
+// failed is run.retrying while an attempt is left and worth it, else run.failed.
+func (a *attempt) failed(head contracts.Head, info contracts.ErrorInfo) contracts.Draft {
+	info = a.fit(info)
+	if !info.Retriable || head.Attempt >= head.MaxAttempts {
+		return contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{ErrorInfo: info, Attempts: head.Attempt}}
+	}
+	delay := a.worker.backoff(head.Attempt)
+	at := time.Now().Add(delay).UTC()
+	return contracts.Draft{Type: contracts.TypeRetrying, NotBefore: at, Payload: contracts.Retrying{
+		Error: info, DelaySeconds: math.Round(delay.Seconds()*1000) / 1000, RetryAt: at,
+	}}
+}
+
+// classify describes a failed attempt: as the agent's OnError says, else by
+// the error itself.
+func (a *attempt) classify(end ending) contracts.ErrorInfo {
+	if a.work.agent.OnError != nil {
+		if info := a.onError(end.err); info != nil {
+			return *info
+		}
+	}
+	info := contracts.ErrorInfo{Type: contracts.ErrorTypeAgent, Message: end.err.Error(), Stack: end.stack, Retriable: !agent.IsPermanent(end.err)}
+	var p *panicError
+	if errors.As(end.err, &p) {
+		info.Type = contracts.ErrorTypePanic
+	}
+	return info
+}
+
+// onError asks the agent; a panic in the asking leaves it to the default.
+func (a *attempt) onError(cause error) (info *contracts.ErrorInfo) {
+	ctx, cancel := context.WithTimeout(context.Background(), a.worker.cfg.CancelGrace)
+	defer cancel()
+	defer func() {
+		if v := recover(); v != nil {
+			a.log.Error("OnError panicked", "panic", v, "stack", string(debug.Stack()))
+			info = nil
+		}
+	}()
+	return a.work.agent.OnError(ctx, a.run, cause)
+}
+
+// maxErrorText bounds an error's message and its stack in the log, in bytes.
+const maxErrorText = 32 << 10
+
+// fit cuts what would not fit into an event.
+func (a *attempt) fit(info contracts.ErrorInfo) contracts.ErrorInfo {
+	info.Message = contracts.Shorten(info.Message, maxErrorText)
+	info.Stack = contracts.Shorten(info.Stack, maxErrorText)
+	if len(info.Details) > a.worker.payloadLimit()/2 || len(info.Details) > 0 && !json.Valid(info.Details) {
+		info.Details = nil
+	}
+	return info
+}
+
+// succeeded encodes what an agent returned.
+func succeeded(r agent.Result) (json.RawMessage, error) {
+	p := contracts.Succeeded{FinalMessages: r.FinalMessages}
+	var err error
+	if p.FinalOutput, err = optional("final_output", r.FinalOutput); err != nil {
+		return nil, err
+	}
+	if p.Usage, err = optional("usage", r.Usage); err != nil {
+		return nil, err
+	}
+	for i, artifact := range r.Artifacts {
+		raw, err := optional(fmt.Sprintf("artifacts[%d]", i), artifact)
+		if err != nil {
+			return nil, err
+		}
+		p.Artifacts = append(p.Artifacts, raw)
+	}
+	payload, err := contracts.Encode(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode the result: %w", err)
+	}
+	return payload, nil
+}
+
+func optional(field string, v any) (json.RawMessage, error) {
+	if v == nil {
+		return nil, nil
+	}
+	raw, err := contracts.Encode(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode the result's %s: %w", field, err)
+	}
+	return raw, nil
+}

@@ -1,0 +1,198 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
+)
+
+// appendTimeout bounds one append and its look at the outcome; after it the
+// message is left to its lease.
+const appendTimeout = 10 * time.Second
+
+// pauseAfterError is how long a message is given back for when the broker
+// would not answer; long enough not to spin, short beside the lease.
+const pauseAfterError = time.Second
+
+// work is a work message as read.
+type work struct {
+	delivery   *jsutil.Delivery
+	agent      agent.Agent
+	submission contracts.Submission
+	queued     contracts.Event
+	log        *slog.Logger
+}
+
+// take does whatever a work message asks for, up to executing the run, and
+// answers it. It returns when the run is over as far as this worker goes. The
+// returned channel, if not nil, closes when an agent that ignores its context
+// has returned after all.
+func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
+	wk, err := w.readWork(d)
+	if err != nil {
+		w.log.Error("work message is not one of ours, given up", "subject", d.Subject, "error", err)
+		w.answer(d.Term())
+		return nil
+	}
+	if held := w.holding(wk.submission.RunID); held != nil {
+		// Our own run, delivered again because a heartbeat came late.
+		held.lease.adopt(d)
+		return nil
+	}
+	at, state, err := w.claim(ctx, wk)
+	switch {
+	case err != nil:
+		wk.log.Warn("run could not be taken, its lease decides", "error", err)
+		w.answer(d.Nak(pauseAfterError))
+		return nil
+	case at == nil:
+		return nil
+	}
+	return w.execute(wk, *at, state)
+}
+
+// readWork decodes a work message: the run.queued event of its run.
+func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
+	runID, err := contracts.RunIDOfSubject(d.Subject)
+	if err != nil {
+		return work{}, err
+	}
+	e, err := contracts.DecodeEvent(d.Data)
+	if err != nil {
+		return work{}, err
+	}
+	var queued contracts.Queued
+	if err := json.Unmarshal(e.Payload, &queued); err != nil {
+		return work{}, fmt.Errorf("decode the payload of %s: %w", e.Type, err)
+	}
+	a, known := w.agents[e.AgentKey]
+	s := queued.Submission
+	if e.Type != contracts.TypeQueued || e.RunID != runID || s.RunID != runID || s.AgentKey != e.AgentKey || !known {
+		return work{}, fmt.Errorf("event %s of run %s for agent %q is no work of this subject", e.Type, e.RunID, e.AgentKey)
+	}
+	return work{delivery: d, agent: a, submission: s, queued: e,
+		log: w.log.With("run_id", runID, "agent_key", e.AgentKey)}, nil
+}
+
+// claim brings the run to run.started under this worker. A nil head and no
+// error mean that the message has been dealt with otherwise.
+func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Lease) // past it, the run may be somebody else's anyway
+	defer cancel()
+	at, err := w.position(ctx, wk)
+	if errors.Is(err, jsutil.ErrNotFound) {
+		wk.log.Warn("work message of a run without a log, dropped")
+		w.answer(wk.delivery.Ack())
+		return nil, nil, nil
+	}
+	for gone := uint64(0); err == nil; { // gone: the epoch whose holder is known to be gone
+		now := time.Now()
+		act := decide(at.Head, now, gone == at.Epoch && gone > 0)
+		switch act {
+		case actDrop:
+			w.answer(wk.delivery.Ack())
+			return nil, nil, nil
+		case actWait:
+			w.answer(wk.delivery.Nak(at.NotBefore.Sub(now)))
+			return nil, nil, nil
+		case actAsk:
+			holds, askErr := w.askHolder(ctx, at)
+			if askErr != nil {
+				return nil, nil, askErr
+			}
+			if holds {
+				// Leave it alone: the holder has extended the lease by answering.
+				wk.log.Info("run is held by another worker, left alone", "worker_id", at.WorkerID, "epoch", at.Epoch)
+				return nil, nil, nil
+			}
+			gone = at.Epoch
+			continue
+		}
+		var state json.RawMessage
+		if act == actStart && at.Checkpoint != nil {
+			// Read before the start, so that a broker that cannot give it charges no attempt.
+			if state, err = w.loadCheckpoint(ctx, at.RunID, *at.Checkpoint); err != nil {
+				return nil, nil, err
+			}
+		}
+		var next runlog.Head
+		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
+			if act == actStart {
+				return &next, state, nil
+			}
+			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
+			w.answer(wk.delivery.Ack())
+			return nil, nil, nil
+		}
+		if errors.Is(err, jsutil.ErrConflict) {
+			at, err = w.leaderHead(ctx, at.RunID)
+		}
+	}
+	return nil, nil, err
+}
+
+// position returns the head to act on: at the first delivery the one that the
+// message itself carries, without a read; compare-and-set finds out if it is old.
+func (w *Worker) position(ctx context.Context, wk work) (runlog.Head, error) {
+	if wk.delivery.Delivered == 1 {
+		if seq, err := strconv.ParseUint(wk.delivery.Header.Get(contracts.HeaderLogSequence), 10, 64); err == nil && seq > 0 {
+			return runlog.Head{Head: wk.queued.Head(), Sequence: seq}, nil
+		}
+	}
+	return w.leaderHead(ctx, wk.submission.RunID)
+}
+
+// leaderHead reads the head where it cannot be stale: an old terminal event
+// would have us ack away the work message of a redrive.
+func (w *Worker) leaderHead(ctx context.Context, runID string) (runlog.Head, error) {
+	last, err := w.runs.LastFromLeader(ctx, runID)
+	if err != nil {
+		return runlog.Head{}, err
+	}
+	return last.Head(), nil
+}
+
+// appendClaim appends what the decision asks for.
+func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act action, now time.Time) (runlog.Head, error) {
+	var d contracts.Draft
+	switch act {
+	case actStart:
+		d = contracts.Draft{Type: contracts.TypeStarted, WorkerID: w.cfg.WorkerID, Payload: contracts.Started{
+			AgentKey: at.AgentKey, Epoch: at.Epoch + 1, Attempt: at.Attempt + 1, ResumedFrom: at.Checkpoint,
+			LeaseToken: wk.delivery.Token(),
+		}}
+	case actCancel:
+		d = contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: "its worker was gone"}}
+	case actExhaust:
+		d = contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: at.Attempt, ErrorInfo: contracts.ErrorInfo{
+			Type:    contracts.ErrorTypeAttemptsExhausted,
+			Message: fmt.Sprintf("%d of %d attempts were begun and none came to an end: each time the worker died or was lost", at.Attempt, at.MaxAttempts),
+		}}}
+	default:
+		panic(fmt.Sprintf("worker: nothing to append for action %d", act))
+	}
+	e, err := contracts.Next(at.Head, at.RunID, d, now)
+	if err != nil {
+		return runlog.Head{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	return w.runs.Append(ctx, at, e)
+}
+
+// answer logs a failed answer to the broker. Nothing else is to be done about
+// one: the lease runs out and the next receiver finds the truth in the log.
+func (w *Worker) answer(err error) {
+	if err != nil {
+		w.log.Warn("work message could not be answered", "error", err)
+	}
+}

@@ -1,0 +1,68 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/runlog"
+)
+
+// youngConnection is the age up to which our own connection says nothing about
+// who else is there: after a broker restart we may be back before the holder.
+const youngConnection = 10 * time.Second
+
+// askAgain is the pause between two questions to a holder that is silent.
+const askAgain = 100 * time.Millisecond
+
+// askHolder asks the worker that the head names whether it holds the run
+// (DESIGN "Ask before taking over"). False means that it is safe to take it
+// over: the holder said no, or nobody listens under its name, or it is
+// connected but has not answered for three times TakeoverGrace, which a worker
+// that is stopped or stuck does. Should it come to, the log fences it.
+func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
+	if at.WorkerID == w.cfg.WorkerID {
+		return false, nil // our own name, from a life before this one or an attempt given up
+	}
+	body, err := contracts.Encode(contracts.HolderRequest{Op: contracts.HolderHolds, RunID: at.RunID, Epoch: at.Epoch})
+	if err != nil {
+		return false, fmt.Errorf("encode the question to a holder: %w", err)
+	}
+	grace := w.cfg.TakeoverGrace
+	begun := time.Now()
+	for {
+		once, cancel := context.WithTimeout(ctx, max(grace, askAgain))
+		m, err := w.nc.RequestWithContext(once, contracts.WorkerSubject(at.WorkerID), body)
+		cancel()
+		waited := time.Since(begun)
+		switch {
+		case err == nil:
+			var reply contracts.HolderReply
+			if err := json.Unmarshal(m.Data, &reply); err != nil {
+				return false, fmt.Errorf("decode the answer of worker %s: %w", at.WorkerID, err)
+			}
+			return reply.Holds, nil
+		case ctx.Err() != nil:
+			return false, fmt.Errorf("ask worker %s: %w", at.WorkerID, ctx.Err())
+		case errors.Is(err, nats.ErrNoResponders):
+			if time.Since(w.connectedAt()) > youngConnection || waited >= grace {
+				return false, nil
+			}
+		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout):
+			if waited >= 3*grace {
+				return false, nil
+			}
+		default:
+			return false, fmt.Errorf("ask worker %s: %w", at.WorkerID, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(askAgain):
+		}
+	}
+}

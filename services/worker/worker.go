@@ -1,0 +1,232 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
+)
+
+// Worker executes runs of its agents. Any number of workers share the work.
+type Worker struct {
+	cfg    Config
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	runs   *runlog.Log
+	agents map[string]agent.Agent
+	log    *slog.Logger
+	held   held
+
+	mu        sync.Mutex
+	connected time.Time // since when
+}
+
+// New makes a worker on nc, which stays the caller's to close. It reports every
+// fault of cfg together, and does not speak to the broker yet.
+func New(nc *nats.Conn, cfg Config) (*Worker, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	js, err := jsutil.JetStream(nc)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{
+		cfg: cfg, nc: nc, js: js, runs: runlog.New(js), agents: map[string]agent.Agent{},
+		log: cfg.Logger.With("worker_id", cfg.WorkerID), held: held{byRun: map[string]*attempt{}},
+		connected: time.Now(),
+	}
+	for _, a := range cfg.Agents {
+		w.agents[a.Key] = a
+	}
+	return w, nil
+}
+
+// ID is the worker's id.
+func (w *Worker) ID() string { return w.cfg.WorkerID }
+
+// Run takes work and executes it until ctx ends, then drains: it takes nothing
+// more, lets what runs go on for DrainTimeout, ends the rest with cause
+// ErrShutdown (requeued, not charged), and returns nil when all has ended. A
+// broker that is not there yet, or goes and comes back, is waited for. Run and
+// RunOnce are to be called once, one at a time.
+func (w *Worker) Run(ctx context.Context) error {
+	stop, err := w.open(ctx)
+	if err != nil {
+		return unlessDone(ctx, err)
+	}
+	defer stop()
+	in, err := w.openIntake()
+	if err != nil {
+		return err
+	}
+	changes := w.nc.StatusChanged(nats.CONNECTED)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for range changes {
+			w.noteConnected()
+			signal(in.wake)
+		}
+	})
+	w.log.Info("worker takes work", "agents", w.agentKeys(), "concurrency", w.cfg.Concurrency)
+	err = in.run(ctx, w.endRuns)
+	w.nc.RemoveStatusListener(changes)
+	watching.Wait()
+	w.log.Info("worker has drained")
+	return err
+}
+
+// RunOnce claims one run that waits and executes it. It reports false if none
+// waited. A drain is that of Run.
+func (w *Worker) RunOnce(ctx context.Context) (bool, error) {
+	stop, err := w.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer stop()
+	for _, s := range w.sourcesOf() {
+		d, err := w.fetchOne(ctx, s)
+		if err != nil {
+			return false, err
+		}
+		if d == nil {
+			continue
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.take(ctx, d)
+		}()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			w.endRuns()
+			<-done
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// fetchOne takes a message that waits, if there is one.
+func (w *Worker) fetchOne(ctx context.Context, s *source) (*jsutil.Delivery, error) {
+	name := contracts.WorkConsumer(s.agentKey, s.priority)
+	consumer, err := w.js.Consumer(ctx, contracts.StreamWork, name)
+	if err != nil {
+		return nil, fmt.Errorf("open consumer %s: %w", name, jsutil.Translate(err))
+	}
+	batch, err := consumer.FetchNoWait(1)
+	if err != nil {
+		return nil, fmt.Errorf("fetch from consumer %s: %w", name, jsutil.Translate(err))
+	}
+	for m := range batch.Messages() {
+		return jsutil.DeliveryOf(w.nc, m)
+	}
+	if err := batch.Error(); err != nil {
+		return nil, fmt.Errorf("fetch from consumer %s: %w", name, jsutil.Translate(err))
+	}
+	return nil, nil
+}
+
+// open gets everything ready but the intake: topology, registration, answers
+// to questions, heartbeats. stop ends it in the reverse order.
+func (w *Worker) open(ctx context.Context) (stop func(), err error) {
+	if err := jsutil.WaitConnected(ctx, w.nc); err != nil {
+		return nil, err
+	}
+	w.noteConnected()
+	if err := jsutil.WaitTopology(ctx, w.js, jsutil.NewTopology(w.cfg.Topology), w.log); err != nil {
+		return nil, err
+	}
+	for {
+		err := w.register(ctx)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jsutil.ErrUnavailable) || ctx.Err() != nil {
+			return nil, err
+		}
+		w.log.Warn("agents could not be registered yet", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pauseUnavailable):
+		}
+	}
+	unlisten, err := w.listen()
+	if err != nil {
+		return nil, err
+	}
+	beats, stopBeats := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() { w.keepLeases(beats) })
+	return func() {
+		stopBeats()
+		beating.Wait()
+		unlisten()
+	}, nil
+}
+
+// endRuns waits until the attempts have ended, for DrainTimeout, then ends
+// those that have not.
+func (w *Worker) endRuns() {
+	if n := len(w.attempts()); n > 0 {
+		w.log.Info("worker drains", "runs", n, "drain_timeout", w.cfg.DrainTimeout)
+	}
+	deadline := time.NewTimer(w.cfg.DrainTimeout)
+	defer deadline.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for len(w.attempts()) > 0 {
+		select {
+		case <-look.C:
+			continue
+		case <-deadline.C:
+		}
+		break
+	}
+	w.held.mu.Lock()
+	w.held.closing = true
+	w.held.mu.Unlock()
+	for _, a := range w.attempts() {
+		a.stop(agent.ErrShutdown)
+	}
+}
+
+func (w *Worker) noteConnected() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.connected = time.Now()
+}
+
+func (w *Worker) connectedAt() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.connected
+}
+
+func (w *Worker) agentKeys() []string {
+	keys := make([]string, 0, len(w.cfg.Agents))
+	for _, a := range w.cfg.Agents {
+		keys = append(keys, a.Key)
+	}
+	return keys
+}
+
+// unlessDone drops an error that only says that ctx has ended.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
