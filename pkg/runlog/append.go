@@ -2,6 +2,7 @@ package runlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -54,6 +55,9 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 		Data:    data,
 	}
 	if p.ack, err = l.js.PublishMsgAsync(&p.msg); err != nil {
+		if errors.Is(err, jetstream.ErrTooManyStalledMsgs) {
+			err = fmt.Errorf("%w: %w", jsutil.ErrUnavailable, err)
+		}
 		return nil, p.failed(jsutil.Translate(err))
 	}
 	return p, nil

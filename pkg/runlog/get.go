@@ -16,15 +16,8 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-const (
-	// batchMessages and batchBytes bound what one batched get holds in memory.
-	// The broker stops after the message that passes batchBytes.
-	batchMessages = 256
-	batchBytes    = 1 << 20
-	// stallWait is how long the next message of a batch, or a single answer, is
-	// waited for.
-	stallWait = 5 * time.Second
-)
+// answerWait is how long a single answer is waited for.
+const answerWait = 5 * time.Second
 
 // stored is a message as it stands in RUNS_LOG.
 type stored struct {
@@ -110,7 +103,7 @@ func (l *Log) request(ctx context.Context, subject string, body any) (*nats.Msg,
 			return nil, fmt.Errorf("encode a get: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, stallWait)
+	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	m, err := l.nc.RequestWithContext(ctx, subject, data)
 	if errors.Is(err, context.Canceled) {
@@ -135,63 +128,6 @@ func fromDirect(m *nats.Msg) (stored, error) {
 		return stored{}, fmt.Errorf("direct get: header %s: %w", jetstream.SequenceHeader, err)
 	}
 	return stored{m.Header.Get(jetstream.SubjectHeader), sequence, m.Data}, nil
-}
-
-// batch gets up to batchMessages messages on a subject (a filter), beginning
-// at a stream sequence, from any replica. more says that others follow. An
-// answer that breaks off gives what arrived, and more; an error comes without
-// messages.
-//
-// It stands in for jetstreamext.GetBatch, which ends in the same way whether
-// the batch is whole or its answers stopped coming.
-func (l *Log) batch(ctx context.Context, subject string, sequence uint64) (got []stored, more bool, err error) {
-	body, err := json.Marshal(getRequest{Seq: sequence, NextFor: subject, Batch: batchMessages, MaxBytes: batchBytes})
-	if err != nil {
-		return nil, false, fmt.Errorf("encode a get: %w", err)
-	}
-	inbox := l.nc.NewRespInbox()
-	sub, err := l.nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, false, jsutil.Translate(err)
-	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
-	if err := l.nc.PublishRequest(l.api+"DIRECT.GET."+contracts.StreamLog, inbox, body); err != nil {
-		return nil, false, jsutil.Translate(err)
-	}
-	for last := ""; ; {
-		m, err := l.nextOfBatch(ctx, sub)
-		if err == nil && m.Header.Get("Status") == "204" && len(m.Data) == 0 { // end of batch
-			pending := m.Header.Get("Nats-Num-Pending")
-			return got, pending != "" && pending != "0", nil
-		}
-		var s stored
-		if err == nil {
-			s, err = fromDirect(m)
-		}
-		if err == nil && last != "" && m.Header.Get("Nats-Last-Sequence") != last {
-			err = fmt.Errorf("%w: a message of the batch was lost", jsutil.ErrUnavailable)
-		}
-		switch {
-		case err == nil:
-			got, last = append(got, s), m.Header.Get(jetstream.SequenceHeader)
-		case len(got) > 0:
-			return got, true, nil
-		case errors.Is(err, jsutil.ErrNotFound):
-			return nil, false, nil
-		default:
-			return nil, false, err
-		}
-	}
-}
-
-func (l *Log) nextOfBatch(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, stallWait)
-	defer cancel()
-	m, err := sub.NextMsgWithContext(ctx)
-	if errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("%w: %w", jsutil.ErrUnavailable, err)
-	}
-	return m, jsutil.Translate(err)
 }
 
 // Pauses between tries, doubled each time.

@@ -2,13 +2,11 @@ package runlog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
 
 	"longhaul/pkg/contracts"
-	"longhaul/pkg/jsutil"
 )
 
 // readPatience is how long Read goes on against an unavailable broker without
@@ -80,28 +78,14 @@ func (l *Log) Read(ctx context.Context, runID string, from uint64) iter.Seq2[Ent
 			return
 		}
 		o := order{runID: runID, from: from}
-		patience := time.Now().Add(readPatience)
-		for next, try := uint64(1), 0; ; {
-			got, more, err := l.batch(ctx, contracts.EventsSubject(runID), next)
+		for next := uint64(1); ; {
+			got, more, err := l.fetch(ctx, contracts.EventsSubject(runID), next, readPatience)
 			if err != nil {
-				if errors.Is(err, jsutil.ErrUnavailable) && time.Now().Before(patience) {
-					pauseCtx, cancel := context.WithDeadline(ctx, patience)
-					pauseErr := l.pause(pauseCtx, try)
-					cancel()
-					if pauseErr == nil {
-						try++
-						continue
-					}
-				}
-				if ctx.Err() != nil {
-					err = context.Cause(ctx)
-				}
-				yield(Entry{}, fmt.Errorf("read run %s from sequence %d: %w", runID, next, err))
+				yield(Entry{}, err)
 				return
 			}
-			patience, try = time.Now().Add(readPatience), 0
 			for _, m := range got {
-				if !o.yield(m, yield) {
+				if !o.pass(m, yield) {
 					return
 				}
 				next = m.sequence + 1
@@ -122,22 +106,20 @@ type order struct {
 	last  Entry  // the last event that could be read
 }
 
-// yield passes m on; false if the receiver has had enough. Messages must come
-// in the order of their sequence, each once.
-func (o *order) yield(m stored, yield func(Entry, error) bool) bool {
+// pass yields m; false if the receiver has had enough. Messages must come in
+// the order of their sequence, each once.
+func (o *order) pass(m stored, yield func(Entry, error) bool) bool {
 	e, err := decode(m)
 	if err != nil {
 		o.seq++ // it stands where an event should
 		return yield(Entry{}, err)
 	}
-	if want := o.seq + 1; e.Seq != want && !(o.seq == 0 && e.Seq <= o.from) {
-		if e.Seq > max(want, o.from) || e.Seq < want {
-			if !yield(Entry{}, fmt.Errorf("%w: run %s: event %d, at sequence %d, where %d was expected",
-				ErrGap, o.runID, e.Seq, e.Sequence, max(want, o.from))) {
-				return false
-			}
-		}
-	}
+	want := max(o.seq+1, o.from)
+	missing := e.Seq > want || e.Seq <= o.seq // the latter: the log was removed and begun anew
 	o.seq, o.last = e.Seq, e
+	if missing && !yield(Entry{}, fmt.Errorf("%w: run %s: event %d, at sequence %d, where %d was expected",
+		ErrGap, o.runID, e.Seq, e.Sequence, want)) {
+		return false
+	}
 	return e.Seq < o.from || yield(e, nil)
 }

@@ -1,0 +1,237 @@
+package runlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/jsutil"
+)
+
+const (
+	// checkInterval is how often a quiet tail is compared with the log. Only an
+	// event that was lost on its way, with none after it on the same
+	// connection, waits for it.
+	checkInterval = 15 * time.Second
+	// firstCheck comes early: in a cluster the subscription may have reached
+	// the stream's leader later than the history was read from a replica.
+	firstCheck = time.Second
+	// lagTries is how often a replica is asked for an event that a subscriber
+	// has seen already, before the leader is.
+	lagTries = 3
+)
+
+// tail reads what the log holds on a subject, and then what is appended: the
+// part that Follow and FollowAll have in common. Its one rule is that a live
+// message is taken only if it is the very next one after the last that was
+// taken; anything else is a reason to read the log from there. It belongs to
+// one goroutine; only subscribe's callback runs on another.
+type tail struct {
+	log     *Log
+	filter  string // subject of the events, or all of them
+	pending int    // live messages kept for a slow receiver; what comes past them is read from the log later
+	bytes   int    // the same in bytes
+	at      uint64 // stream sequence of the last message taken; 0 at the start of the log
+
+	// before returns the sequence of the message that precedes a live one on filter.
+	before func(m *nats.Msg, sequence uint64) (uint64, error)
+	// take hands a message on; false ends the tail.
+	take func(stored) bool
+	// behind reports whether the log goes on after at. An error ends the tail
+	// unless the broker is unavailable.
+	behind func(context.Context) (bool, error)
+	// caughtUp is called when all that is known to be stored has been taken; true ends the tail.
+	caughtUp func(context.Context) bool
+}
+
+// errEnough ends a tail whose receiver wants no more.
+var errEnough = errors.New("the receiver has had enough")
+
+// run returns nil when the receiver has had enough or caughtUp said so, else
+// why it cannot go on.
+func (t *tail) run(ctx context.Context) error {
+	status := t.log.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer t.log.nc.RemoveStatusListener(status)
+	live, sub, stop, err := t.subscribe()
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", t.filter, jsutil.Translate(err))
+	}
+	defer stop()
+	if err = t.loop(ctx, live, sub, status); errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// subscribe returns the live messages. A receiver that does not keep up leaves
+// them in the subscription's queue, whose limits bound them.
+func (t *tail) subscribe() (<-chan *nats.Msg, *nats.Subscription, func(), error) {
+	live, done, closed := make(chan *nats.Msg), make(chan struct{}), make(chan struct{})
+	sub, err := t.log.nc.Subscribe(t.filter, func(m *nats.Msg) {
+		select {
+		case live <- m:
+		case <-done:
+		}
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	sub.SetClosedHandler(func(string) { close(closed) })
+	if err := sub.SetPendingLimits(t.pending, t.bytes); err != nil && sub.IsValid() {
+		return nil, nil, nil, errors.Join(err, sub.Unsubscribe())
+	}
+	return live, sub, func() {
+		close(done)
+		if sub.Unsubscribe() == nil {
+			<-closed
+		}
+	}, nil
+}
+
+func (t *tail) loop(ctx context.Context, live <-chan *nats.Msg, sub *nats.Subscription, status <-chan nats.Status) error {
+	if err := t.catchUp(ctx, 0); err != nil {
+		return err
+	}
+	check := time.NewTimer(jitter(firstCheck))
+	defer check.Stop()
+	dropped := 0
+	for {
+		if t.caughtUp(ctx) {
+			return nil
+		}
+		var err error
+		select {
+		case m := <-live:
+			if err = t.receive(ctx, m); err != nil {
+				return err
+			}
+			// Messages past the queue's limits are gone. They were sent after
+			// those in the queue, so that it cannot be empty before this shows.
+			if n, _ := sub.Dropped(); n != dropped {
+				dropped = n
+				err = t.catchUp(ctx, 0)
+			}
+		case <-status:
+			if t.log.nc.IsClosed() {
+				return fmt.Errorf("%w: %w", jsutil.ErrUnavailable, nats.ErrConnectionClosed)
+			}
+			err = t.catchUp(ctx, 0) // what was published meanwhile did not come here
+		case <-check.C:
+			err = t.check(ctx)
+			check.Reset(jitter(checkInterval))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive takes a live message, after those that precede it.
+func (t *tail) receive(ctx context.Context, m *nats.Msg) error {
+	sequence, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+	if err != nil || sequence <= t.at {
+		return nil // not from the stream, or taken before
+	}
+	before, err := t.before(m, sequence)
+	if err != nil {
+		before = sequence // read it from the log
+	}
+	if before != t.at {
+		if err := t.catchUp(ctx, before); err != nil {
+			return err
+		}
+		if sequence <= t.at {
+			return nil
+		}
+	}
+	return t.accept(stored{m.Subject, sequence, m.Data})
+}
+
+func (t *tail) accept(m stored) error {
+	t.at = m.sequence
+	if !t.take(m) {
+		return errEnough
+	}
+	return nil
+}
+
+// catchUp takes what the log holds after at. A replica that has not got as far
+// as the sequence until is asked again, then the leader.
+func (t *tail) catchUp(ctx context.Context, until uint64) error {
+	for lag := 0; ; {
+		got, more, err := t.log.fetch(ctx, t.filter, t.at+1, 0)
+		if err != nil {
+			return err
+		}
+		for _, m := range got {
+			if err := t.accept(m); err != nil {
+				return err
+			}
+		}
+		switch {
+		case more:
+		case t.at >= until:
+			return nil
+		case lag < lagTries:
+			if err := t.log.pause(ctx, lag); err != nil && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			lag++
+		default:
+			return t.catchUpFromLeader(ctx, until)
+		}
+	}
+}
+
+// catchUpFromLeader takes the messages up to until one by one. It may find
+// none: they were removed from the log.
+func (t *tail) catchUpFromLeader(ctx context.Context, until uint64) error {
+	for try := 0; t.at < until; {
+		m, err := t.log.fromLeader(ctx, getRequest{Seq: t.at + 1, NextFor: t.filter})
+		switch {
+		case err == nil:
+			try = 0
+			if err := t.accept(m); err != nil {
+				return err
+			}
+		case errors.Is(err, jsutil.ErrNotFound):
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !errors.Is(err, jsutil.ErrUnavailable):
+			return fmt.Errorf("read %s after sequence %d: %w", t.filter, t.at, err)
+		default:
+			if err := t.log.pause(ctx, try); err != nil {
+				return err
+			}
+			try++
+		}
+	}
+	return nil
+}
+
+// check finds a lost end of the log: an event that did not get here, and none
+// after it to show the gap.
+func (t *tail) check(ctx context.Context) error {
+	behind, err := t.behind(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && !errors.Is(err, jsutil.ErrUnavailable):
+		return err
+	case err != nil || behind:
+		return t.catchUp(ctx, 0)
+	}
+	return nil
+}
+
+// jitter spreads d by a fifth, so that the readers of one broker do not ask in step.
+func jitter(d time.Duration) time.Duration { return d*9/10 + rand.N(d/5) }
