@@ -99,8 +99,8 @@ func writeModule(t *testing.T, dir string) map[string]bool {
 // lint runs depguard alone and returns "file imports path" for each refusal.
 func lint(t *testing.T, dir string, linter []string) map[string]bool {
 	t.Helper()
-	args := append(linter[1:len(linter):len(linter)], "run", "--enable-only=depguard", "--max-issues-per-linter=0",
-		"--max-same-issues=0", "--issues-exit-code=0", "--output.json.path=stdout", "--show-stats=false", "./...")
+	args := slices.Concat(linter[1:], []string{"run", "--enable-only=depguard", "--max-issues-per-linter=0",
+		"--max-same-issues=0", "--issues-exit-code=0", "--output.json.path=stdout", "--show-stats=false", "./..."})
 	cmd := exec.CommandContext(t.Context(), linter[0], args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
