@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -12,65 +16,186 @@ import (
 )
 
 // EmbeddedConfig says where the embedded broker keeps its data and listens.
+// Its zero value is a broker in memory on a free port of the loopback address.
 type EmbeddedConfig struct {
-	Dir    string // "" keeps everything in memory
-	Host   string // default 127.0.0.1
-	Port   int    // 0 is a random one
+	// Dir holds the streams; it is made if need be. Empty: all is kept in
+	// memory and gone with the broker.
+	Dir string
+	// Host is what it listens on; default 127.0.0.1, since it asks nobody for a password.
+	Host string
+	// Port is the TCP port; 0 is any free one.
+	Port int
+	// Logger takes what the server says: warnings and errors as warnings, the
+	// rest as debug. Default: none.
 	Logger *slog.Logger
 }
 
-// Embedded is a broker inside this process.
+const (
+	// readyTimeout bounds the start. Large streams are read first: 200,000
+	// runs take about a second.
+	readyTimeout = 10 * time.Second
+	readyPoll    = 50 * time.Millisecond
+	// maxMemory bounds the streams of a broker in memory, in bytes. The
+	// server's own default, three quarters of the machine, would let tests and
+	// trials take it all.
+	maxMemory = 1 << 30
+	// memoryMaxStore keeps such a broker from measuring a disk that it does not use.
+	memoryMaxStore = 64 << 20
+)
+
+// Embedded is a broker inside this process: the same nats-server that would
+// run beside it. Its methods may be called from several goroutines.
 type Embedded struct {
-	srv     *server.Server
-	temp    string
-	storage jetstream.StorageType
+	srv      *server.Server
+	storage  jetstream.StorageType
+	lock     *os.File // nil in memory
+	temp     string   // to be removed, in memory
+	shutdown func()
 }
 
-const readyTimeout = 10 * time.Second
-
-// StartEmbedded starts a broker and returns when it takes connections.
+// StartEmbedded starts a broker and returns when it takes connections, or an
+// error that says why it does not. It installs no signal handlers. The caller
+// calls Shutdown.
 func StartEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
-	e := &Embedded{storage: jetstream.FileStorage}
-	dir := cfg.Dir
-	if dir == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "longhaul-"); err != nil {
-			return nil, fmt.Errorf("start the embedded broker: %w", err)
-		}
-		e.temp, e.storage = dir, jetstream.MemoryStorage
-	}
-	if cfg.Host == "" {
-		cfg.Host = "127.0.0.1"
-	}
-	if cfg.Port == 0 {
-		cfg.Port = server.RANDOM_PORT
-	}
-	srv, err := server.NewServer(&server.Options{
-		Host: cfg.Host, Port: cfg.Port, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
-	})
+	e, err := startEmbedded(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
-	}
-	e.srv = srv
-	srv.Start()
-	if !srv.ReadyForConnections(readyTimeout) {
-		e.Shutdown()
-		return nil, errors.New("start the embedded broker: not ready in time")
 	}
 	return e, nil
 }
 
-// URL is where clients connect to.
-func (e *Embedded) URL() string { return e.srv.ClientURL() }
+func startEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Embedded{}
+	e.shutdown = sync.OnceFunc(e.stop)
+	opts, err := e.prepare(cfg)
+	if err != nil {
+		e.Shutdown()
+		return nil, err
+	}
+	if e.srv, err = server.NewServer(opts); err != nil {
+		e.Shutdown()
+		return nil, err
+	}
+	log := &serverLog{logger: cfg.Logger, fatal: make(chan error, 1)}
+	e.srv.SetLoggerV2(log, false, false, false)
+	e.srv.Start()
+	if err := e.waitReady(log.fatal); err != nil {
+		e.Shutdown()
+		return nil, err
+	}
+	return e, nil
+}
 
-// Storage is what the streams should be kept in.
+// prepare makes and locks the directory, and returns the server's options.
+func (e *Embedded) prepare(cfg EmbeddedConfig) (*server.Options, error) {
+	opts := &server.Options{
+		ServerName: "longhaul-embedded", Host: cfg.Host, Port: cfg.Port,
+		JetStream: true, StoreDir: cfg.Dir,
+		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
+	}
+	if opts.Host == "" {
+		opts.Host = "127.0.0.1"
+	}
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	var err error
+	if cfg.Dir == "" {
+		// The server wants a directory even so; almost nothing gets into it.
+		e.storage = jetstream.MemoryStorage
+		if e.temp, err = os.MkdirTemp("", "longhaul-memory-"); err != nil {
+			return nil, err
+		}
+		opts.StoreDir, opts.JetStreamMaxMemory, opts.JetStreamMaxStore = e.temp, maxMemory, memoryMaxStore
+		return opts, nil
+	}
+	e.storage = jetstream.FileStorage
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	// Two servers on one directory would destroy it, and the server does not look.
+	e.lock, err = lockFile(filepath.Join(cfg.Dir, "longhaul.lock"))
+	return opts, err
+}
+
+func (e *Embedded) waitReady(fatal <-chan error) error {
+	for deadline := time.Now().Add(readyTimeout); time.Now().Before(deadline); {
+		ready := e.srv.ReadyForConnections(readyPoll)
+		select {
+		case err := <-fatal:
+			return err
+		default:
+		}
+		if ready && e.srv.JetStreamEnabled() {
+			return nil
+		}
+	}
+	return fmt.Errorf("not ready within %s", readyTimeout)
+}
+
+// URL is where clients connect to. A broker that listens on every interface is
+// named by the loopback address.
+func (e *Embedded) URL() string {
+	addr, ok := e.srv.Addr().(*net.TCPAddr)
+	if !ok {
+		return e.srv.ClientURL() // after Shutdown
+	}
+	host := addr.IP.String()
+	if addr.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "nats://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
+}
+
+// Storage is what TopologyOptions.Storage has to be on this broker.
 func (e *Embedded) Storage() jetstream.StorageType { return e.storage }
 
-// Shutdown stops the broker and waits until it has stopped.
-func (e *Embedded) Shutdown() {
-	e.srv.Shutdown()
-	e.srv.WaitForShutdown()
-	if e.temp != "" {
-		os.RemoveAll(e.temp)
+// Shutdown stops the broker, and returns when it has stopped and let go of its
+// directory. It may be called more than once.
+func (e *Embedded) Shutdown() { e.shutdown() }
+
+func (e *Embedded) stop() {
+	if e.srv != nil {
+		e.srv.Shutdown()
+		e.srv.WaitForShutdown()
 	}
+	if e.lock != nil {
+		e.lock.Close() //nolint:errcheck // nothing was written that could be lost
+	}
+	if e.temp != "" {
+		os.RemoveAll(e.temp) //nolint:errcheck // a rest in the temporary directory harms nobody
+	}
+}
+
+// serverLog hands the server's log on. Its fatal errors, which would end a
+// server's own process, go to the channel.
+type serverLog struct {
+	logger *slog.Logger
+	fatal  chan error // buffered: the first one counts
+}
+
+func (l *serverLog) Noticef(format string, v ...any) { l.debug(format, v) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.debug(format, v) }
+func (l *serverLog) Tracef(format string, v ...any)  { l.debug(format, v) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.warn(format, v) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.warn(format, v) }
+
+func (l *serverLog) Fatalf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.warn("%s", []any{text})
+	select {
+	case l.fatal <- errors.New(text):
+	default:
+	}
+}
+
+func (l *serverLog) debug(format string, v []any) {
+	l.logger.Debug("embedded broker", "text", fmt.Sprintf(format, v...))
+}
+
+func (l *serverLog) warn(format string, v []any) {
+	l.logger.Warn("embedded broker", "text", fmt.Sprintf(format, v...))
 }
