@@ -38,7 +38,7 @@ const (
 	// maxMemory bounds the streams of a broker in memory, in bytes. The
 	// server's own default, three quarters of the machine, would let tests and
 	// trials take it all.
-	maxMemory = 1 << 30
+	maxMemory = 2 << 30
 	// memoryMaxStore keeps such a broker from measuring a disk that it does not use.
 	memoryMaxStore = 64 << 20
 )
