@@ -23,12 +23,31 @@ var (
 // 36 characters in lower case. Other spellings of a UUID are refused, for the
 // id is a subject token and two spellings would be two logs.
 func CheckRunID(id string) error {
-	if len(id) == 36 {
-		if u, err := uuid.Parse(id); err == nil && u.String() == id {
-			return nil
-		}
+	if isCanonicalUUID(id) {
+		return nil
 	}
 	return fmt.Errorf("must be a UUID in lower case, such as 0198c0de-7a11-7abc-8def-0123456789ab, not %s", quote(id))
+}
+
+// isCanonicalUUID is uuid.Parse and a comparison with its String, without their cost.
+func isCanonicalUUID(id string) bool {
+	if len(id) != 36 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		switch i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // CheckAgentKey reports whether key can name an agent.

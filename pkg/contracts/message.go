@@ -2,9 +2,18 @@ package contracts
 
 import "encoding/json"
 
+// The roles of a message.
+const (
+	RoleSystem    = "system"
+	RoleDeveloper = "developer"
+	RoleUser      = "user"
+	RoleAssistant = "assistant"
+	RoleTool      = "tool"
+)
+
 // Message is one message of a conversation, in the OpenAI form.
 type Message struct {
-	Role       string          `json:"role"`
+	Role       string          `json:"role"`              // one of the Role constants
 	Content    json.RawMessage `json:"content,omitempty"` // a string, an array of parts, or null
 	Name       string          `json:"name,omitempty"`
 	ToolCallID string          `json:"tool_call_id,omitempty"`
