@@ -14,11 +14,7 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-// What one follower keeps for a receiver that does not keep up.
-const (
-	followMessages = 512
-	followBytes    = 8 << 20
-)
+func followLimits() limits { return limits{messages: 512, bytes: 8 << 20, check: checkInterval} }
 
 // FollowOptions says what Follow yields.
 type FollowOptions struct {
@@ -49,7 +45,7 @@ func (l *Log) Follow(ctx context.Context, runID string, o FollowOptions) iter.Se
 		}
 		f := follower{order: order{runID: runID, from: o.From}, untilEnd: o.UntilEnd}
 		f.tail = tail{
-			log: l, filter: contracts.EventsSubject(runID), pending: followMessages, bytes: followBytes,
+			log: l, limits: l.one, filter: contracts.EventsSubject(runID),
 			before: beforeOnSubject,
 			take:   func(m stored) bool { return f.order.pass(m, yield) },
 			behind: f.behind, caughtUp: f.ended,

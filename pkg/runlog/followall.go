@@ -12,11 +12,7 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-// What a follower of all runs keeps for a receiver that does not keep up.
-const (
-	followAllMessages = 8192
-	followAllBytes    = 32 << 20
-)
+func followAllLimits() limits { return limits{messages: 8192, bytes: 32 << 20, check: checkInterval} }
 
 // FollowAll yields the events of every run, or of the runs of one agent if
 // agentKey is not empty, that are appended from now on: all of them, in the
@@ -38,7 +34,7 @@ func (l *Log) FollowAll(ctx context.Context, agentKey string) iter.Seq2[Entry, e
 			return
 		}
 		t := tail{
-			log: l, filter: contracts.SubjectAllEvents, pending: followAllMessages, bytes: followAllBytes, at: last,
+			log: l, limits: l.all, filter: contracts.SubjectAllEvents, at: last,
 			before: func(_ *nats.Msg, sequence uint64) (uint64, error) { return sequence - 1, nil },
 			take: func(m stored) bool {
 				e, err := decode(m)

@@ -49,6 +49,8 @@ type Log struct {
 	js  jetstream.JetStream
 	nc  *nats.Conn
 	api string // subject prefix of the JetStream API, with its last dot
+
+	one, all limits // of Follow and FollowAll; constant but for tests
 }
 
 // New returns the logs behind js. It does no I/O.
@@ -68,5 +70,5 @@ func New(js jetstream.JetStream) *Log {
 	if api[len(api)-1] != '.' {
 		api += "."
 	}
-	return &Log{js: js, nc: js.Conn(), api: api}
+	return &Log{js: js, nc: js.Conn(), api: api, one: followLimits(), all: followAllLimits()}
 }

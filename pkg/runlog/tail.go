@@ -14,6 +14,15 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
+// limits bound one follower.
+type limits struct {
+	// messages and bytes are what is kept for a receiver that does not keep up;
+	// what comes past them is read from the log later.
+	messages, bytes int
+	// check is how often a quiet tail is compared with the log.
+	check time.Duration
+}
+
 const (
 	// checkInterval is how often a quiet tail is compared with the log. Only an
 	// event that was lost on its way, with none after it on the same
@@ -33,11 +42,10 @@ const (
 // taken; anything else is a reason to read the log from there. It belongs to
 // one goroutine; only subscribe's callback runs on another.
 type tail struct {
-	log     *Log
-	filter  string // subject of the events, or all of them
-	pending int    // live messages kept for a slow receiver; what comes past them is read from the log later
-	bytes   int    // the same in bytes
-	at      uint64 // stream sequence of the last message taken; 0 at the start of the log
+	log    *Log
+	limits limits
+	filter string // subject of the events, or all of them
+	at     uint64 // stream sequence of the last message taken; 0 at the start of the log
 
 	// before returns the sequence of the message that precedes a live one on filter.
 	before func(m *nats.Msg, sequence uint64) (uint64, error)
@@ -83,7 +91,7 @@ func (t *tail) subscribe() (<-chan *nats.Msg, *nats.Subscription, func(), error)
 		return nil, nil, nil, err
 	}
 	sub.SetClosedHandler(func(string) { close(closed) })
-	if err := sub.SetPendingLimits(t.pending, t.bytes); err != nil && sub.IsValid() {
+	if err := sub.SetPendingLimits(t.limits.messages, t.limits.bytes); err != nil && sub.IsValid() {
 		return nil, nil, nil, errors.Join(err, sub.Unsubscribe())
 	}
 	return live, sub, func() {
@@ -98,7 +106,7 @@ func (t *tail) loop(ctx context.Context, live <-chan *nats.Msg, sub *nats.Subscr
 	if err := t.catchUp(ctx, 0); err != nil {
 		return err
 	}
-	check := time.NewTimer(jitter(firstCheck))
+	check := time.NewTimer(jitter(min(firstCheck, t.limits.check)))
 	defer check.Stop()
 	dropped := 0
 	for {
@@ -124,7 +132,7 @@ func (t *tail) loop(ctx context.Context, live <-chan *nats.Msg, sub *nats.Subscr
 			err = t.catchUp(ctx, 0) // what was published meanwhile did not come here
 		case <-check.C:
 			err = t.check(ctx)
-			check.Reset(jitter(checkInterval))
+			check.Reset(jitter(t.limits.check))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
