@@ -11,10 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// pullExpiry is how long the broker keeps a pull request. It is short because
-// a request can get lost unnoticed (a consumer made a moment ago on three
-// replicas, a leader change: JETSTREAM.md), and then nothing comes for as long.
-const pullExpiry = 5 * time.Second
+// lostAfter is how long past its end a request's answer is waited for.
+const lostAfter = time.Second
 
 // Puller asks one pull consumer for messages, exactly as many as it is told
 // to. (The client library's own Consume keeps a buffer of messages that nobody
@@ -28,12 +26,13 @@ type Puller struct {
 	inbox     string
 	sub       *nats.Subscription
 	deliver   func(*Delivery)
+	unfilled  func()
 	missing   func()
 	malformed func(error)
 
 	mu          sync.Mutex
 	outstanding int       // asked for and neither delivered nor given up by the broker
-	lastPull    time.Time // of the newest request
+	lastEnd     time.Time // when the last of the requests ends
 }
 
 // PullerConfig says whom to ask and what to do with the answers.
@@ -41,6 +40,8 @@ type PullerConfig struct {
 	Stream, Consumer string
 	// Deliver takes each message.
 	Deliver func(*Delivery)
+	// Unfilled is called when a request has ended and there were not enough messages for it.
+	Unfilled func()
 	// Missing is called when the broker says that the consumer, or its leader, is not there.
 	Missing func()
 	// Malformed takes the error of a message that is no delivery; it is dropped.
@@ -49,9 +50,11 @@ type PullerConfig struct {
 
 // NewPuller subscribes for the answers; nothing comes before Pull.
 func NewPuller(nc *nats.Conn, cfg PullerConfig) (*Puller, error) {
+	// Not NewRespInbox: that one lies under the connection's own subscription for
+	// replies, which would take a message for the answer to somebody's request.
 	p := &Puller{
-		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Consumer, inbox: nc.NewRespInbox(),
-		deliver: cfg.Deliver, missing: cfg.Missing, malformed: cfg.Malformed,
+		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Consumer, inbox: nc.NewInbox(),
+		deliver: cfg.Deliver, unfilled: cfg.Unfilled, missing: cfg.Missing, malformed: cfg.Malformed,
 	}
 	sub, err := nc.Subscribe(p.inbox, p.receive)
 	if err != nil {
@@ -65,18 +68,22 @@ func NewPuller(nc *nats.Conn, cfg PullerConfig) (*Puller, error) {
 	return p, nil
 }
 
-// Pull asks for n more messages.
-func (p *Puller) Pull(n int) error {
+// Pull asks for n more messages; the request stands for the given time. It
+// should be short: a request can get lost unnoticed (a consumer made a moment
+// ago on three replicas, a leader change: JETSTREAM.md), and is missed only then.
+func (p *Puller) Pull(n int, stands time.Duration) error {
 	body, err := json.Marshal(struct {
 		Expires time.Duration `json:"expires"`
 		Batch   int           `json:"batch"`
-	}{pullExpiry, n})
+	}{stands, n})
 	if err != nil {
 		return fmt.Errorf("encode a pull request: %w", err)
 	}
 	p.mu.Lock()
 	p.outstanding += n
-	p.lastPull = time.Now()
+	if end := time.Now().Add(stands); end.After(p.lastEnd) {
+		p.lastEnd = end
+	}
 	p.mu.Unlock()
 	if err := p.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
 		p.settle(n)
@@ -92,12 +99,12 @@ func (p *Puller) Outstanding() int {
 	return p.outstanding
 }
 
-// Expire forgets requests that are older than the broker keeps any: their
-// answers were lost. To be called every second or so.
+// Expire forgets requests that should have ended a while ago: their answers
+// were lost. To be called every second or so.
 func (p *Puller) Expire(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.outstanding > 0 && now.Sub(p.lastPull) > pullExpiry+time.Second {
+	if p.outstanding > 0 && now.Sub(p.lastEnd) > lostAfter {
 		p.outstanding = 0
 	}
 }
@@ -160,6 +167,8 @@ func (p *Puller) status(m *nats.Msg) {
 		p.settle(unfilled)
 		if code == "409" {
 			p.missing()
+		} else {
+			p.unfilled()
 		}
 	default: // 503: nobody listens for pulls, so there is no consumer or no leader
 		p.Reset()

@@ -187,9 +187,6 @@ func (a *attempt) answer(head contracts.Head, now time.Time) error {
 // cancel writes run.cancel_requested in our own turn and ends the agent's
 // context. It reports an error if the run has ended, or is lost.
 func (a *attempt) cancel(reason, by string) error {
-	a.mu.Lock()
-	a.reason, a.by = reason, by
-	a.mu.Unlock()
 	err := a.writer.commit(context.Background(), func(head contracts.Head) (contracts.Draft, error) {
 		switch {
 		case head.Status == contracts.StatusCancelling:
@@ -197,6 +194,9 @@ func (a *attempt) cancel(reason, by string) error {
 		case head.Status != contracts.StatusRunning:
 			return contracts.Draft{}, errEnded
 		}
+		a.mu.Lock()
+		a.reason, a.by = reason, by
+		a.mu.Unlock()
 		return contracts.Draft{Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested{Reason: reason, By: by}}, nil
 	})
 	if err != nil && !errors.Is(err, errCancelling) {

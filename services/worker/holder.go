@@ -12,9 +12,44 @@ import (
 
 // held is the set of attempts that this worker has under way.
 type held struct {
-	mu      sync.Mutex
-	byRun   map[string]*attempt
-	closing bool // the drain's time is over: whatever comes ends at once
+	mu       sync.Mutex
+	byRun    map[string]*attempt
+	starting map[string]*starting
+	closing  bool // the drain's time is over: whatever comes ends at once
+}
+
+// starting is a run whose run.started is being appended. Others may read that
+// event before we know of it, and ask: the answer must not be no.
+type starting struct {
+	epoch uint64
+	over  chan struct{} // closed when the run is held, or is not
+}
+
+// beginStart notes that run.started is about to be appended; false if this
+// worker is at it already. The run must then be passed to endStart.
+func (w *Worker) beginStart(runID string, epoch uint64) bool {
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	if w.held.starting[runID] != nil || w.held.byRun[runID] != nil {
+		return false
+	}
+	w.held.starting[runID] = &starting{epoch: epoch, over: make(chan struct{})}
+	return true
+}
+
+func (w *Worker) endStart(runID string) {
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	if s := w.held.starting[runID]; s != nil {
+		delete(w.held.starting, runID)
+		close(s.over)
+	}
+}
+
+func (w *Worker) startOf(runID string) *starting {
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	return w.held.starting[runID]
 }
 
 // hold adds an attempt; false if the worker ends its attempts already.
@@ -22,6 +57,10 @@ func (w *Worker) hold(a *attempt) bool {
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
 	w.held.byRun[a.work.submission.RunID] = a
+	if s := w.held.starting[a.work.submission.RunID]; s != nil {
+		delete(w.held.starting, a.work.submission.RunID)
+		close(s.over)
+	}
 	return !w.held.closing
 }
 
@@ -80,9 +119,17 @@ func (w *Worker) listen() (stop func(), err error) {
 // answerHolder answers one request.
 func (w *Worker) answerHolder(req contracts.HolderRequest) contracts.HolderReply {
 	var reply contracts.HolderReply
+	start := w.startOf(req.RunID) // before the attempts: a start becomes one, never the reverse
+	if start != nil && req.Op == contracts.HolderCancel {
+		<-start.over
+	}
 	a := w.holding(req.RunID)
 	switch req.Op {
 	case contracts.HolderHolds:
+		if start != nil && start.epoch == req.Epoch {
+			reply.Holds = true
+			break
+		}
 		if reply.Holds = a != nil && a.epoch == req.Epoch; reply.Holds {
 			// Whoever asks was handed the message, so the lease had run out or
 			// was given back: take it up again.

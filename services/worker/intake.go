@@ -14,8 +14,15 @@ import (
 // ones are never starved: each gets its part, however long the queue above it.
 var shares = map[contracts.Priority]int{contracts.PriorityHigh: 16, contracts.PriorityNormal: 4, contracts.PriorityLow: 1}
 
-// maxStanding bounds the request that waits at a queue without a backlog.
+// maxStanding bounds the request that stands at a queue without a backlog.
 const maxStanding = 8
+
+// How long requests stand. That to a queue with a backlog is short: others may
+// have emptied it meanwhile, and until it ends its slots are promised.
+const (
+	standsIdle    = 5 * time.Second
+	standsBacklog = 100 * time.Millisecond
+)
 
 // intake asks for work: as much as there are free slots, the more urgent first.
 // One goroutine, that of run, owns all its fields but the channels.
@@ -44,6 +51,7 @@ type source struct {
 	credit   int    // of the weighted round robin
 }
 
+// arrival is a message, or, without one, the news that a queue is empty.
 type arrival struct {
 	from     *source
 	delivery *jsutil.Delivery
@@ -72,6 +80,7 @@ func (w *Worker) openIntake() (*intake, error) {
 		s.puller, err = jsutil.NewPuller(w.nc, jsutil.PullerConfig{
 			Stream: contracts.StreamWork, Consumer: contracts.WorkConsumer(s.agentKey, s.priority),
 			Deliver:   func(d *jsutil.Delivery) { in.arrivals <- arrival{s, d} },
+			Unfilled:  func() { in.arrivals <- arrival{from: s} },
 			Missing:   func() { signal(in.remake) },
 			Malformed: func(err error) { w.log.Error("delivery could not be read", "error", err) },
 		})
@@ -137,6 +146,10 @@ func (in *intake) takeWaiting(ctx context.Context, runs *sync.WaitGroup) {
 
 // accept gives a message a slot, or gives it back.
 func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
+	if a.delivery == nil {
+		a.from.backlog = 0
+		return
+	}
 	a.from.backlog = a.delivery.Pending
 	if in.running >= in.slots {
 		a.from.backlog++
@@ -146,7 +159,10 @@ func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
 	in.running++
 	runs.Go(func() {
 		if gone := in.worker.take(ctx, a.delivery); gone != nil {
-			<-gone // an abandoned agent keeps its slot: what it uses is still in use
+			select {
+			case <-gone: // an abandoned agent keeps its slot: what it uses is still in use
+			case <-ctx.Done():
+			}
 		}
 		in.freed <- struct{}{} // has room: one place per slot
 	})
@@ -170,19 +186,22 @@ func (in *intake) replenish() {
 	// A request for every single slot that becomes free would double the
 	// messages; a quarter of the slots at a time keeps the rest busy meanwhile.
 	if room >= max(1, in.slots/4) || room > 0 && room == free {
-		in.share(room, waiting)
+		for s, n := range share(room, waiting) {
+			in.pull(s, n, standsBacklog)
+		}
 	}
 	standing := min(maxStanding, max(1, free/8))
 	for _, s := range in.sources {
-		if s.puller.Outstanding() == 0 {
-			in.pull(s, standing)
+		if s.backlog == 0 && s.puller.Outstanding() == 0 {
+			in.pull(s, standing, standsIdle)
 		}
 	}
 }
 
 // share divides room among the queues that have a backlog, by smooth weighted
 // round robin: no queue's share depends on how the slots happen to become free.
-func (in *intake) share(room int, waiting []*source) {
+// Waiting is used up.
+func share(room int, waiting []*source) map[*source]int {
 	want := make(map[*source]int, len(waiting))
 	for ; room > 0 && len(waiting) > 0; room-- {
 		total, best := 0, 0
@@ -199,15 +218,13 @@ func (in *intake) share(room int, waiting []*source) {
 			waiting = append(waiting[:best:best], waiting[best+1:]...)
 		}
 	}
-	for s, n := range want {
-		in.pull(s, n)
-	}
+	return want
 }
 
 // pull asks one queue for n messages. A failure shows again when the
 // connection is back, and then everything is asked for anew.
-func (in *intake) pull(s *source, n int) {
-	if err := s.puller.Pull(n); err != nil {
+func (in *intake) pull(s *source, n int, stands time.Duration) {
+	if err := s.puller.Pull(n, stands); err != nil {
 		in.worker.log.Warn("work could not be asked for", "agent_key", s.agentKey, "priority", s.priority, "error", err)
 	}
 }
@@ -241,7 +258,9 @@ func (in *intake) drain(runs *sync.WaitGroup, ended func()) error {
 	for {
 		select {
 		case a := <-in.arrivals:
-			in.worker.answer(a.delivery.Nak(0))
+			if a.delivery != nil {
+				in.worker.answer(a.delivery.Nak(0))
+			}
 		case <-in.freed:
 		case <-over:
 			return closed

@@ -57,6 +57,7 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 	case at == nil:
 		return nil
 	}
+	defer w.endStart(wk.submission.RunID)
 	return w.execute(wk, *at, state)
 }
 
@@ -86,7 +87,9 @@ func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
 // claim brings the run to run.started under this worker. A nil head and no
 // error mean that the message has been dealt with otherwise.
 func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMessage, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.cfg.Lease) // past it, the run may be somebody else's anyway
+	// A drain does not cut it off: an append whose outcome nobody waits for may
+	// start an attempt that nobody executes. Past the lease it is somebody else's.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Lease)
 	defer cancel()
 	at, err := w.position(ctx, wk)
 	if errors.Is(err, jsutil.ErrNotFound) {
@@ -124,6 +127,9 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 				return nil, nil, err
 			}
 		}
+		if act == actStart && !w.beginStart(at.RunID, at.Epoch+1) {
+			return nil, nil, nil // handed to us twice; the other one is at it
+		}
 		var next runlog.Head
 		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
 			if act == actStart {
@@ -132,6 +138,9 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
 			w.answer(wk.delivery.Ack())
 			return nil, nil, nil
+		}
+		if act == actStart {
+			w.endStart(at.RunID)
 		}
 		if errors.Is(err, jsutil.ErrConflict) {
 			at, err = w.leaderHead(ctx, at.RunID)

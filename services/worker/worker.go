@@ -44,7 +44,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	}
 	w := &Worker{
 		cfg: cfg, nc: nc, js: js, runs: runlog.New(js), agents: map[string]agent.Agent{},
-		log: cfg.Logger.With("worker_id", cfg.WorkerID), held: held{byRun: map[string]*attempt{}},
+		log: cfg.Logger.With("worker_id", cfg.WorkerID), held: held{byRun: map[string]*attempt{}, starting: map[string]*starting{}},
 		connected: time.Now(),
 	}
 	for _, a := range cfg.Agents {

@@ -1,0 +1,97 @@
+package worker
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"longhaul/pkg/contracts"
+)
+
+func TestDecide(t *testing.T) {
+	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	head := func(s contracts.Status, attempt int, notBefore time.Time) contracts.Head {
+		return contracts.Head{Seq: 5, Position: contracts.Position{Status: s, Attempt: attempt, MaxAttempts: 3, NotBefore: notBefore}}
+	}
+	var never time.Time
+	for _, c := range []struct {
+		what string
+		head contracts.Head
+		gone bool
+		want action
+	}{
+		{"empty log", contracts.Head{}, false, actDrop},
+		{"fresh", head(contracts.StatusPending, 0, never), false, actStart},
+		{"backoff not over", head(contracts.StatusPending, 1, now.Add(time.Second)), false, actWait},
+		{"backoff over", head(contracts.StatusPending, 1, now), false, actStart},
+		{"scheduled, stray message", head(contracts.StatusScheduled, 0, now.Add(-time.Second)), false, actDrop},
+		{"held", head(contracts.StatusRunning, 1, never), false, actAsk},
+		{"holder gone", head(contracts.StatusRunning, 1, never), true, actStart},
+		{"holder gone in the last attempt", head(contracts.StatusRunning, 3, never), true, actExhaust},
+		{"cancelling, held", head(contracts.StatusCancelling, 1, never), false, actAsk},
+		{"cancelling, holder gone", head(contracts.StatusCancelling, 3, never), true, actCancel},
+		{"succeeded", head(contracts.StatusSucceeded, 1, never), false, actDrop},
+		{"rejected", head(contracts.StatusRejected, 0, never), false, actDrop},
+	} {
+		if got := decide(c.head, now, c.gone); got != c.want {
+			t.Errorf("%s: action %d, want %d", c.what, got, c.want)
+		}
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for _, c := range []struct {
+		base    float64
+		attempt int
+		random  float64
+		want    time.Duration
+	}{
+		{2, 1, 0, 2 * time.Second},
+		{2, 3, 0, 8 * time.Second},
+		{2, 3, 0.5, 8400 * time.Millisecond},
+		{2, 50, 0, 300 * time.Second},
+		{2, 5000, 0, 300 * time.Second}, // 2^5000 is infinite
+		{0, 1, 0, 0},
+	} {
+		if got := backoff(c.base, 300*time.Second, c.attempt, c.random); got != c.want {
+			t.Errorf("backoff(%v, attempt %d, random %v) = %v, want %v", c.base, c.attempt, c.random, got, c.want)
+		}
+	}
+}
+
+func TestConfigFaultsComeTogether(t *testing.T) {
+	_, err := New(nil, Config{WorkerID: "no spaces", Concurrency: -1, Lease: time.Millisecond, MaxAttempts: 1000})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, field := range []string{"worker_id", "agents", "concurrency", "lease", "max_attempts"} {
+		if !strings.Contains(err.Error(), field+":") {
+			t.Errorf("%q does not name %s", err, field)
+		}
+	}
+}
+
+// TestShare checks that every queue with a backlog gets its part, and nobody more than room.
+func TestShare(t *testing.T) {
+	got := map[contracts.Priority]int{}
+	sources := []*source{{priority: contracts.PriorityHigh, backlog: 1000}, {priority: contracts.PriorityNormal, backlog: 1000}, {priority: contracts.PriorityLow, backlog: 1000}}
+	for range 210 { // one slot at a time, as it is with a concurrency of 1
+		for s, n := range share(1, append([]*source(nil), sources...)) {
+			got[s.priority] += n
+		}
+	}
+	if got[contracts.PriorityHigh] != 160 || got[contracts.PriorityNormal] != 40 || got[contracts.PriorityLow] != 10 {
+		t.Errorf("210 slots were shared %v, want 160:40:10", got)
+	}
+	all := share(100, []*source{{priority: contracts.PriorityHigh, backlog: 3}, {priority: contracts.PriorityLow, backlog: 1000}})
+	total := 0
+	for s, n := range all {
+		total += n
+		if s.priority == contracts.PriorityHigh && n != 3 {
+			t.Errorf("a backlog of 3 got %d", n)
+		}
+	}
+	if total != 100 {
+		t.Errorf("%d of 100 were shared", total)
+	}
+}
