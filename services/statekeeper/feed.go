@@ -1,0 +1,169 @@
+package statekeeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// feed keeps the index in step with bucket runs. It has its own ephemeral
+// consumer, so that every instance has an index. run is called by one
+// goroutine; current may be called by others.
+//
+// The client library's ordered consumer does much the same, but comes back from
+// an outage only after seconds (JETSTREAM.md) and does not see that a stream
+// was made anew.
+type feed struct {
+	js     jetstream.JetStream
+	logger *slog.Logger
+
+	loaded atomic.Pointer[index] // nil while the first load goes on
+
+	// The rest is run's own.
+	index    *index    // the one being fed; loaded is another while it is built anew
+	created  time.Time // of the stream that index was made from
+	position uint64    // the last stream sequence that is in index
+}
+
+const (
+	feedMessages = 2000
+	feedExpiry   = 5 * time.Second
+	// feedIdle is when the broker forgets the consumer of an instance that died.
+	feedIdle = 30 * time.Second
+)
+
+// current returns the index, nil while the first load goes on.
+func (f *feed) current() *index { return f.loaded.Load() }
+
+// run feeds the index until ctx ends, the connection is renewed or something
+// fails. Called again it goes on where it was, or begins anew if the stream is
+// another one; the old index serves until the new one is complete.
+func (f *feed) run(ctx context.Context) error {
+	nc := f.js.Conn()
+	renewed := nc.StatusChanged(nats.CONNECTED)
+	defer nc.RemoveStatusListener(renewed)
+	if err := jsutil.WaitConnected(ctx, nc); err != nil {
+		return err
+	}
+	stream, err := f.js.Stream(ctx, contracts.StreamRuns)
+	if err != nil {
+		return fmt.Errorf("look stream %s up: %w", contracts.StreamRuns, jsutil.Translate(err))
+	}
+	info := stream.CachedInfo()
+	if f.index == nil || !f.created.Equal(info.Created) || info.State.LastSeq < f.position {
+		f.index, f.created, f.position = newIndex(), info.Created, 0
+	}
+	cons, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: allStatusSubjects(), DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: f.position + 1,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedIdle,
+	})
+	if err != nil {
+		return fmt.Errorf("create the consumer of the index: %w", jsutil.Translate(err))
+	}
+	defer f.remove(context.WithoutCancel(ctx), stream, cons)
+	return f.consume(ctx, cons, renewed)
+}
+
+// consume takes what cons delivers.
+func (f *feed) consume(ctx context.Context, cons jetstream.Consumer, renewed <-chan nats.Status) error {
+	began, last := time.Now(), uint64(0)
+	if cons.CachedInfo().NumPending == 0 {
+		f.complete(began)
+	}
+	failed := make(chan error, 1)
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+	}
+	consuming, err := cons.Consume(func(m jetstream.Msg) {
+		meta, err := m.Metadata()
+		if err != nil {
+			fail(fmt.Errorf("read a delivery for the index: %w", err))
+			return
+		}
+		if meta.Sequence.Consumer != last+1 {
+			fail(fmt.Errorf("%w: a delivery for the index was lost", jsutil.ErrUnavailable))
+			return
+		}
+		last = meta.Sequence.Consumer
+		f.take(m)
+		f.position = meta.Sequence.Stream
+		if meta.NumPending == 0 {
+			f.complete(began)
+		}
+	}, jetstream.PullMaxMessages(feedMessages), jetstream.PullExpiry(feedExpiry), jetstream.PullHeartbeat(feedExpiry/5),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			switch {
+			case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, nats.ErrNoResponders),
+				errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, jetstream.ErrConnectionClosed):
+				fail(fmt.Errorf("consume for the index: %w", jsutil.Translate(err)))
+			}
+		}))
+	if err != nil {
+		return fmt.Errorf("consume for the index: %w", jsutil.Translate(err))
+	}
+	defer func() {
+		consuming.Stop()
+		<-consuming.Closed()
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-renewed:
+		return errReconnected
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// take puts one record, or its end, into the index.
+func (f *feed) take(m jetstream.Msg) {
+	subject := m.Subject()
+	id, err := uuid.Parse(subject[len(allStatusSubjects())-1:])
+	if err != nil {
+		f.logger.Warn("a status key names no run", "subject", subject)
+		return
+	}
+	var s summary
+	switch {
+	case m.Headers().Get(kvOperation) != "":
+		f.index.delete(id)
+	case json.Unmarshal(m.Data(), &s) != nil:
+		f.logger.Warn("a status record cannot be decoded, its run is not listed", "run_id", id.String())
+		f.index.delete(id)
+	default:
+		f.index.set(id, s)
+	}
+}
+
+// complete publishes the index once all that stood in the bucket is in it.
+func (f *feed) complete(began time.Time) {
+	if f.loaded.Swap(f.index) != f.index {
+		f.logger.Info("index loaded", "runs", f.index.stats().Total, "took", time.Since(began))
+	}
+}
+
+// remove deletes the consumer, so that the broker need not keep it until it is idle.
+func (f *feed) remove(ctx context.Context, stream jetstream.Stream, cons jetstream.Consumer) {
+	if !f.js.Conn().IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, finishWait)
+	defer cancel()
+	if err := stream.DeleteConsumer(ctx, cons.CachedInfo().Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		f.logger.Debug("could not delete the consumer of the index, it ends by itself", "error", err)
+	}
+}

@@ -1,0 +1,117 @@
+package statekeeper
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"longhaul/pkg/contracts"
+)
+
+// list answers endpoint list: runs found in the index, shown from the bucket.
+func (a *api) list(ctx context.Context, data []byte) (any, error) {
+	q, from, f := decodeList(data)
+	if f != nil {
+		return nil, badRequest(f)
+	}
+	x, err := a.ready()
+	if err != nil {
+		return nil, err
+	}
+	room := int(a.nc.MaxPayload()) - headerRoom
+	response := contracts.ListResponse{Runs: []contracts.StatusRecord{}}
+	for {
+		ids, last, more := x.find(q, from, q.Limit-len(response.Runs))
+		found, err := a.records.page(ctx, texts(ids))
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range ids {
+			rec, ok := found[id.String()]
+			if !ok || !shows(q, rec) {
+				continue // gone, or moved on a moment ago
+			}
+			encoded, err := contracts.Encode(rec)
+			if err != nil {
+				return nil, fmt.Errorf("encode the record of run %s: %w", rec.RunID, err)
+			}
+			if room -= len(encoded) + 1; room < 0 && len(response.Runs) > 0 {
+				// The answer is as large as the broker carries: a short page.
+				end := response.Runs[len(response.Runs)-1]
+				response.Cursor = position{end.CreatedAt.UnixNano(), uuid.MustParse(end.RunID)}.cursor()
+				return response, nil
+			}
+			response.Runs = append(response.Runs, rec)
+		}
+		from = last
+		switch {
+		case !more:
+			return response, nil
+		case len(response.Runs) == q.Limit:
+			response.Cursor = last.cursor()
+			return response, nil
+		}
+	}
+}
+
+// shows reports whether a record still matches those filters that a run's
+// progress can change.
+func shows(q contracts.ListRequest, rec contracts.StatusRecord) bool {
+	return len(q.Status) == 0 || slices.Contains(q.Status, rec.Status)
+}
+
+func texts(ids []uuid.UUID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = id.String()
+	}
+	return out
+}
+
+// decodeList reads and judges a request, with the limit filled in.
+func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults) {
+	var q contracts.ListRequest
+	f := decodeRequest(data, map[string]any{
+		"status": &q.Status, "agent_key": &q.AgentKey, "conversation_id": &q.ConversationID, "metadata": &q.Metadata,
+		"created_after": &q.CreatedAfter, "created_before": &q.CreatedBefore, "limit": &q.Limit, "cursor": &q.Cursor,
+	})
+	fault := func(field, format string, args ...any) {
+		f = append(f, contracts.Fault{Field: field, Message: fmt.Sprintf(format, args...)})
+	}
+	for i, s := range q.Status {
+		if !s.Valid() {
+			fault(fmt.Sprintf("status[%d]", i), "must be one of %s, not %q", statusNames(), short(string(s)))
+		}
+	}
+	if q.AgentKey != "" {
+		if err := contracts.CheckAgentKey(q.AgentKey); err != nil {
+			fault("agent_key", "%v", err)
+		}
+	}
+	if q.Limit < 0 || q.Limit > contracts.MaxListLimit {
+		fault("limit", "must be 1 to %d, or left out for %d, not %d", contracts.MaxListLimit, contracts.DefaultListLimit, q.Limit)
+	}
+	if q.Limit == 0 {
+		q.Limit = contracts.DefaultListLimit
+	}
+	from := newest()
+	if q.Cursor != "" {
+		var err error
+		if from, err = parseCursor(q.Cursor); err != nil {
+			fault("cursor", "%v", err)
+		}
+	}
+	return q, from, f
+}
+
+func statusNames() string {
+	all := contracts.Statuses()
+	out := make([]string, len(all))
+	for i, s := range all {
+		out[i] = string(s)
+	}
+	return strings.Join(out, ", ")
+}
