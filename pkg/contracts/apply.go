@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrTransition is in every error of Apply and Next that says: this event does
@@ -15,8 +16,8 @@ var ErrTransition = errors.New("event does not follow the head")
 // from the head.
 type Draft struct {
 	Type       EventType
-	Visibility Visibility // empty: user for an agent's own types and the start and end of a run, else internal
-	Payload    any        // marshalled; nil is {}
+	Visibility Visibility // empty: internal for heartbeats and checkpoints, else user
+	Payload    any        // marshalled, a json.RawMessage taken as it is; nil is {}
 
 	// For the first event of a log.
 	AgentKey    string
@@ -36,9 +37,10 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 	if !ok || !d.Type.Valid() {
 		return Event{}, fmt.Errorf("%w: %s after status %q", ErrTransition, d.Type, head.Status)
 	}
-	e := Event{RunID: runID, Seq: head.Seq + 1, Type: d.Type, Time: now.UTC(), Visibility: d.Visibility, Position: Position{
+	// Round strips the monotonic clock: the event is to equal its own decoding.
+	e := Event{RunID: runID, Seq: head.Seq + 1, Type: d.Type, Time: now.UTC().Round(0), Visibility: d.Visibility, Position: Position{
 		AgentKey: d.AgentKey, Priority: d.Priority, Status: to, MaxAttempts: d.MaxAttempts,
-		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC(),
+		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC().Round(0),
 	}}
 	if d.Type == TypeRequeued && !d.FromStart {
 		e.Checkpoint = head.Checkpoint
@@ -58,7 +60,7 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 }
 
 // Apply folds e into head: it returns the head of the log with e appended, or
-// an error that wraps ErrTransition if e may not follow. It is the only judge
+// head as it was and an error that wraps ErrTransition if e may not follow. It is the only judge
 // of what may stand in a log, and depends on nothing but its arguments.
 func Apply(head Head, e Event) (Head, error) {
 	to, ok := transition(head.Status, e.Type)
@@ -75,11 +77,14 @@ func Apply(head Head, e Event) (Head, error) {
 	if want := follow(head, e); !samePosition(want, e.Position) {
 		return head, fmt.Errorf("%w: %s carries %+v, expected %+v", ErrTransition, e.Type, e.Position, want)
 	}
-	return e.Head(), checkPosition(head, e)
+	if fault := misfit(head, e); fault != "" {
+		return head, fmt.Errorf("%w: %s %s", ErrTransition, e.Type, fault)
+	}
+	return e.Head(), nil
 }
 
 // follow returns the position that an event of e's type must carry after head.
-// What the appender may choose it takes from e, and checkPosition judges it.
+// What the appender may choose it takes from e, and misfit judges it.
 func follow(head Head, e Event) Position {
 	p := head.Position
 	p.Status = e.Status
@@ -108,28 +113,63 @@ func follow(head Head, e Event) Position {
 	return p
 }
 
-// checkPosition judges what the appender was free to choose.
-func checkPosition(head Head, e Event) error {
-	var fault string
+// misfit says what is wrong with what the appender was free to choose, "" if nothing.
+func misfit(head Head, e Event) string {
 	switch {
-	case e.Type == TypeStarted && e.WorkerID == "":
-		fault = "names no worker"
-	case e.Type == TypeStarted && e.Attempt > e.MaxAttempts:
-		fault = fmt.Sprintf("attempt %d of %d", e.Attempt, e.MaxAttempts)
-	case (e.Type == TypeScheduled || e.Type == TypeRetrying) && e.NotBefore.IsZero():
-		fault = "says no time"
-	case e.Type == TypeCheckpoint && (e.Checkpoint == nil || e.Checkpoint.Epoch != e.Epoch || e.Checkpoint.Revision == 0 ||
-		head.Checkpoint != nil && e.Checkpoint.N <= head.Checkpoint.N || e.Checkpoint.N == 0):
-		fault = "names no new checkpoint of its epoch"
-	case head.Status == StatusNone && e.Type != TypeRejected &&
-		(CheckAgentKey(e.AgentKey) != nil || !e.Priority.Valid() || e.MaxAttempts < 1):
-		fault = "lacks an agent key, a priority or max_attempts"
 	case !e.Type.Valid():
-		fault = "is no event type"
-	default:
-		return nil
+		return "is no event type"
+	case !e.Visibility.Valid():
+		return "has the visibility " + quote(string(e.Visibility))
+	case head.Status == StatusNone:
+		return misfitFirst(e)
 	}
-	return fmt.Errorf("%w: %s %s", ErrTransition, e.Type, fault)
+	switch e.Type {
+	case TypeStarted:
+		switch {
+		case CheckWorkerID(e.WorkerID) != nil:
+			return "names no worker"
+		case e.Attempt > e.MaxAttempts:
+			return fmt.Sprintf("is attempt %d of %d", e.Attempt, e.MaxAttempts)
+		case e.Time.Before(head.NotBefore):
+			return "comes before its time"
+		}
+	case TypeQueued:
+		if e.Time.Before(head.NotBefore) {
+			return "comes before its time"
+		}
+	case TypeRetrying:
+		switch {
+		case e.NotBefore.IsZero():
+			return "says no time"
+		case e.Attempt >= e.MaxAttempts:
+			return fmt.Sprintf("follows the last attempt, %d of %d", e.Attempt, e.MaxAttempts)
+		}
+	case TypeCheckpoint:
+		if c := e.Checkpoint; c == nil || c.N == 0 || c.Epoch != e.Epoch || c.Revision == 0 ||
+			head.Checkpoint != nil && c.N <= head.Checkpoint.N {
+			return "names no new checkpoint of its epoch"
+		}
+	}
+	return ""
+}
+
+// misfitFirst is misfit for the first event of a log. Of a rejected run less is
+// known, but what it says is no less sound: subjects are built from it.
+func misfitFirst(e Event) string {
+	rejected := e.Type == TypeRejected
+	switch {
+	case CheckRunID(e.RunID) != nil:
+		return "names no run"
+	case CheckAgentKey(e.AgentKey) != nil && (!rejected || e.AgentKey != ""):
+		return "names no agent"
+	case !e.Priority.Valid() && (!rejected || e.Priority != ""):
+		return "has the priority " + quote(string(e.Priority))
+	case e.MaxAttempts < 0 || e.MaxAttempts == 0 && !rejected:
+		return "has no max_attempts"
+	case e.Type == TypeScheduled && e.NotBefore.IsZero():
+		return "says no time"
+	}
+	return ""
 }
 
 func samePosition(a, b Position) bool {
@@ -154,6 +194,12 @@ func marshalPayload(v any) (json.RawMessage, error) {
 		return json.RawMessage("{}"), nil
 	}
 	if raw, ok := v.(json.RawMessage); ok {
+		if len(raw) == 0 {
+			return json.RawMessage("{}"), nil
+		}
+		if !utf8.Valid(raw) { // all else that JSON forbids is found by Encode
+			return nil, errors.New("it is not UTF-8")
+		}
 		return raw, nil
 	}
 	return encode(v)

@@ -158,9 +158,9 @@ func (d *document) event(e *Event) {
 		case "time":
 			e.Time = d.instant(n)
 		case "agent_key":
-			e.AgentKey = d.str(n, optional(CheckAgentKey)) // empty in a run.rejected
+			e.AgentKey = d.str(n, checkKnownAgentKey)
 		case "priority":
-			e.Priority = Priority(d.str(n, optional(checkPriority)))
+			e.Priority = Priority(d.str(n, checkPriority))
 		case "status":
 			e.Status = Status(d.str(n, checkStatus))
 		case "epoch":
@@ -170,7 +170,7 @@ func (d *document) event(e *Event) {
 		case "max_attempts":
 			e.MaxAttempts = int(d.integer(n, 0, math.MaxInt32))
 		case "worker_id":
-			e.WorkerID = d.str(n, optional(CheckWorkerID))
+			e.WorkerID = d.str(n, CheckWorkerID)
 		case "checkpoint":
 			e.Checkpoint = d.checkpoint(n)
 		case "not_before":

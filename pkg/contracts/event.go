@@ -94,7 +94,7 @@ func (p Priority) Valid() bool { return p == PriorityHigh || p == PriorityNormal
 
 // CheckpointRef names one committed checkpoint.
 type CheckpointRef struct {
-	N        uint64 `json:"n"`        // 1, 2, 3 … over the whole run
+	N        uint64 `json:"n"`        // 1, 2, 3 … over the whole run; anew after a redrive from the start
 	Epoch    uint64 `json:"epoch"`    // the epoch that wrote it; part of its key
 	Revision uint64 `json:"revision"` // of its entry in bucket runs
 }

@@ -52,7 +52,9 @@ func (m Message) Text() string {
 	}
 	if json.Unmarshal(m.Content, &parts) == nil {
 		for _, p := range parts {
-			s += p.Text
+			if p.Type == "text" {
+				s += p.Text
+			}
 		}
 	}
 	return s

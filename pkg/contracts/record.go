@@ -32,8 +32,13 @@ type StatusRecord struct {
 // Project folds one event of a run into its record; sequence is the event's in
 // RUNS_LOG. It expects the events of a run in order and without a gap: e.Seq
 // must be rec.Seq+1 (a record's zero value stands before the first event). An
-// event that the record already holds leaves it as it is.
+// event that the record already holds leaves it as it is, and so does an error,
+// but for one: of an event whose payload cannot be read the envelope is folded
+// all the same, so that one bad event does not halt its run's record.
 func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
+	if rec.RunID != "" && e.RunID != rec.RunID {
+		return rec, fmt.Errorf("event of run %s in the projection of run %s", e.RunID, rec.RunID)
+	}
 	if e.Seq <= rec.Seq {
 		return rec, nil
 	}
@@ -46,16 +51,8 @@ func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
 	}
 	var err error
 	switch e.Type {
-	case TypeQueued:
-		var p Queued
-		if err = json.Unmarshal(e.Payload, &p); err == nil {
-			rec.submitted(p.Submission)
-		}
-	case TypeScheduled:
-		var p Scheduled
-		if err = json.Unmarshal(e.Payload, &p); err == nil {
-			rec.submitted(p.Submission)
-		}
+	case TypeQueued, TypeScheduled:
+		err = rec.submitted(e.Payload)
 	case TypeRejected:
 		var p Rejected
 		err = json.Unmarshal(e.Payload, &p)
@@ -65,11 +62,15 @@ func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
 	case TypeRetrying:
 		var p Retrying
 		err = json.Unmarshal(e.Payload, &p)
-		rec.failed(p.Error)
+		if err == nil {
+			rec.failed(p.Error)
+		}
 	case TypeFailed:
 		var p Failed
 		err = json.Unmarshal(e.Payload, &p)
-		rec.failed(p.ErrorInfo)
+		if err == nil {
+			rec.failed(p.ErrorInfo)
+		}
 	case TypeSucceeded:
 		rec.Error = nil // an earlier attempt's
 	case TypeRequeued:
@@ -84,8 +85,22 @@ func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
 	return rec, nil
 }
 
-func (r *StatusRecord) submitted(s Submission) {
+// submitted takes what lists filter by out of the payload of run.queued or
+// run.scheduled, and leaves the rest, which may be large, unread.
+func (r *StatusRecord) submitted(payload json.RawMessage) error {
+	var p struct {
+		Submission struct {
+			ConversationID string            `json:"conversation_id"`
+			IdempotencyKey string            `json:"idempotency_key"`
+			Metadata       map[string]string `json:"metadata"`
+		} `json:"submission"`
+	}
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return err
+	}
+	s := p.Submission
 	r.ConversationID, r.IdempotencyKey, r.Metadata = s.ConversationID, s.IdempotencyKey, s.Metadata
+	return nil
 }
 
 // failed notes an error, short: the record is read by the thousand, the log has the whole of it.

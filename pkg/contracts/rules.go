@@ -104,12 +104,10 @@ func checkRole(s string) error {
 	return fmt.Errorf("must be system, developer, user, assistant or tool, not %s", quote(s))
 }
 
-// optional lets an empty string pass.
-func optional(check func(string) error) func(string) error {
-	return func(s string) error {
-		if s == "" {
-			return nil
-		}
-		return check(s)
+// checkKnownAgentKey lets an event have none: that of a rejected run may not be known.
+func checkKnownAgentKey(s string) error {
+	if s == "" {
+		return nil
 	}
+	return CheckAgentKey(s)
 }

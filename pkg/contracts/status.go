@@ -25,12 +25,8 @@ func Statuses() []Status {
 
 // Valid reports whether s is one of Statuses.
 func (s Status) Valid() bool {
-	for _, known := range Statuses() {
-		if s == known {
-			return true
-		}
-	}
-	return false
+	_, ok := transitions[s]
+	return ok && s != StatusNone
 }
 
 // Terminal reports whether a round ends with s: nothing but a redrive follows.
@@ -62,13 +58,11 @@ var transitions = map[Status]map[EventType]Status{
 	StatusScheduled: {
 		TypeQueued:    StatusPending,
 		TypeCancelled: StatusCancelled,
-		TypeTimedOut:  StatusTimedOut,
 	},
 	StatusPending: {
 		TypeStarted:   StatusRunning,
 		TypeCancelled: StatusCancelled,
-		TypeTimedOut:  StatusTimedOut,
-		TypeFailed:    StatusFailed,
+		TypeFailed:    StatusFailed, // it cannot be started
 	},
 	StatusRunning: {
 		typeAny:             StatusRunning,
