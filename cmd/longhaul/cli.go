@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the grammar: one field for each command.
+type cli struct {
+	globals
+
+	Dev devCmd `cmd:"" group:"try" help:"Run a broker, all services and the built-in agents in this process."`
+
+	Submit      submitCmd      `cmd:"" group:"runs" help:"Submit a run, or many."`
+	Watch       watchCmd       `cmd:"" group:"runs" help:"Follow a run's events, or those of many runs."`
+	Get         getCmd         `cmd:"" group:"runs" help:"Show a run and its result."`
+	List        listCmd        `cmd:"" group:"runs" help:"List runs, newest first."`
+	Cancel      cancelCmd      `cmd:"" group:"runs" help:"Cancel runs."`
+	Redrive     redriveCmd     `cmd:"" group:"runs" help:"Start a new round of a run that failed, timed out or was cancelled."`
+	Checkpoints checkpointsCmd `cmd:"" group:"runs" help:"List, show and delete a run's checkpoints."`
+	Agents      agentsCmd      `cmd:"" group:"runs" help:"List the agents that workers have registered."`
+	Stats       statsCmd       `cmd:"" group:"runs" help:"Count runs by agent and status."`
+
+	Dispatcher  dispatcherCmd  `cmd:"" group:"services" help:"Run a dispatcher: takes in submissions and commands."`
+	Worker      workerCmd      `cmd:"" group:"services" help:"Run a worker: executes runs."`
+	Statekeeper statekeeperCmd `cmd:"" group:"services" help:"Run a statekeeper: keeps statuses and watches over runs."`
+	Topology    topologyCmd    `cmd:"" group:"services" help:"Show, verify or create the broker's streams and consumers."`
+
+	Version    versionCmd    `cmd:"" group:"other" help:"Show the version."`
+	Completion completionCmd `cmd:"" group:"other" help:"Print a script that completes commands in your shell."`
+}
+
+const description = `Longhaul runs long jobs durably on NATS JetStream.
+
+Every flag can be set in the environment: the global flags and those of the services as LONGHAUL_<FLAG>, such as LONGHAUL_NATS; those of any other command as LONGHAUL_<COMMAND>_<FLAG>, such as LONGHAUL_SUBMIT_PRIORITY.
+
+Exit codes:
+
+    0  the run succeeded; or what was asked is done
+    1  another error
+    2  usage: a flag, an argument or a submission is wrong
+    3  the run failed
+    4  the run timed out
+    5  the run was cancelled
+    6  the run was rejected
+    7  the broker cannot be reached
+    8  not found`
+
+// newParser builds the command line parser for grammar, writing to a's streams.
+func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { //nolint:revive // the context is an argument of the commands
+	return kong.New(grammar,
+		kong.Name("longhaul"),
+		kong.Description(description),
+		kong.Writers(a.stdout, a.stderr),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(a),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100, NoExpandSubcommands: true}),
+		kong.ValueFormatter(func(v *kong.Value) string { return v.Help }),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "try", Title: "Try it:"},
+			{Key: "runs", Title: "Runs:"},
+			{Key: "services", Title: "Services:"},
+			{Key: "other", Title: "Other:"},
+			{Key: "global", Title: "Global flags:"},
+		}),
+		kong.PostBuild(nameEnvironment),
+	)
+}
+
+// nameEnvironment gives every flag its environment variable. Those of a client
+// command carry the command's name: a worker configured with LONGHAUL_AGENT
+// must not filter what `longhaul list` shows, and the LONGHAUL_RUN_ID that an
+// exec agent's program is given must not become the id of what it submits.
+func nameEnvironment(k *kong.Kong) error {
+	upper := strings.NewReplacer("-", "_", " ", "_")
+	var name func(node *kong.Node, prefix string)
+	name = func(node *kong.Node, prefix string) {
+		for _, f := range node.Flags {
+			if f.Name == "help" || len(f.Envs) > 0 {
+				continue
+			}
+			env := strings.ToUpper(upper.Replace(prefix + f.Name))
+			f.Envs, f.Tag.Envs = []string{env}, []string{env}
+		}
+		for _, child := range node.Children {
+			p := prefix + child.Name + "-"
+			switch child.Name {
+			case "dispatcher", "worker", "statekeeper":
+				p = prefix
+			}
+			name(child, p)
+		}
+	}
+	name(k.Model.Node, "longhaul-")
+	return nil
+}
+
+// run parses args, runs the command and returns the exit code.
+func run(ctx context.Context, a *app, args []string) int {
+	var grammar cli
+	parser, err := newParser(&grammar, a, ctx)
+	if err != nil {
+		return a.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	if len(args) > 0 && args[0] == completeCommand {
+		a.printLines(candidates(parser.Model.Node, args[1:]))
+		return exitOK
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	a.globals = grammar.globals
+	a.setUp()
+	if err != nil {
+		return a.fail(usageError(err))
+	}
+	return a.fail(parsed.Run())
+}
+
+// usageError turns an error of the parser into one that says where help is.
+func usageError(err error) error {
+	help := "longhaul --help"
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if node := parse.Context.Selected(); node != nil {
+			help = "longhaul " + strings.Join(commandPath(node), " ") + " --help"
+		}
+	}
+	return &codedError{code: exitUsage, err: err, hint: "see " + help}
+}
+
+func commandPath(node *kong.Node) []string {
+	var path []string
+	for ; node != nil && node.Type == kong.CommandNode; node = node.Parent {
+		path = append([]string{node.Name}, path...)
+	}
+	return path
+}
+
+// hostname names this machine in what is shown to people; empty if unknown.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/user"
+	"slices"
+
+	"longhaul/pkg/client"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/runlog"
+)
+
+// cancelCmd cancels runs.
+type cancelCmd struct {
+	RunIDs []string `arg:"" name:"run" help:"The runs' ids."`
+	Reason string   `placeholder:"TEXT" help:"Why; stands in the run's log."`
+	By     string   `placeholder:"WHO" help:"Who cancels (default: the user of this machine)."`
+	Wait   bool     `short:"w" help:"Wait until the runs have ended."`
+}
+
+// Help is shown below the command's summary.
+func (cancelCmd) Help() string {
+	return `The request is durable: it is carried out even if nothing but the broker runs at this moment. With --wait the exit code is 0 when every run was cancelled.
+
+Examples:
+
+    longhaul cancel 0198c0de-7a11-7abc-8def-0123456789ab --reason "wrong month" --wait
+    longhaul list --status pending --agent report --all --json | jq -r .run_id | xargs longhaul cancel`
+}
+
+// Validate checks what the grammar cannot say.
+func (c *cancelCmd) Validate() error { return wrongIDs(c.RunIDs) }
+
+// cancelDocument is what --json prints for each run.
+type cancelDocument struct {
+	RunID string `json:"run_id"`
+	// Requested says that the request is stored; a run that has ended needs none.
+	Requested bool             `json:"requested"`
+	Status    contracts.Status `json:"status"` // before the request; with --wait, after
+}
+
+// Run runs the command.
+func (c *cancelCmd) Run(ctx context.Context, a *app) error {
+	cl, hangUp, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	code := exitOK
+	for _, id := range c.RunIDs {
+		doc, err := c.one(ctx, a, cl, id)
+		if err != nil {
+			if len(c.RunIDs) == 1 || errors.Is(context.Cause(ctx), errInterrupted) {
+				return err
+			}
+			code = max(code, a.fail(err)) // the others are not to blame
+			continue
+		}
+		if (c.Wait || !doc.Requested) && doc.Status != contracts.StatusCancelled {
+			code = max(code, exitError)
+		}
+		if a.JSON {
+			if err := a.printJSON(doc); err != nil {
+				return err
+			}
+			continue
+		}
+		c.say(a, doc)
+	}
+	if code != exitOK {
+		return &codedError{code: code}
+	}
+	return nil
+}
+
+func (c *cancelCmd) one(ctx context.Context, a *app, cl *client.Client, id string) (cancelDocument, error) {
+	head, err := a.head(ctx, cl, id)
+	if err != nil {
+		return cancelDocument{}, err
+	}
+	doc := cancelDocument{RunID: id, Status: head.Status}
+	if head.Status.Terminal() {
+		return doc, nil
+	}
+	if err := cl.Cancel(ctx, id, contracts.CancelCommand{Reason: c.Reason, By: orUser(c.By)}); err != nil {
+		return doc, err
+	}
+	doc.Requested = true
+	if c.Wait {
+		o, err := cl.WaitFrom(ctx, id, head.Seq+1)
+		if err != nil {
+			return doc, err
+		}
+		doc.Status = o.Status
+	}
+	return doc, nil
+}
+
+func (c *cancelCmd) say(a *app, doc cancelDocument) {
+	switch {
+	case !doc.Requested:
+		a.out.printf("Run %s has ended already: %s.\n", doc.RunID, a.out.status(doc.Status))
+	case c.Wait && doc.Status != contracts.StatusCancelled:
+		a.out.printf("Run %s ended before it could be cancelled: %s.\n", doc.RunID, a.out.status(doc.Status))
+	case c.Wait:
+		a.out.printf("Run %s is cancelled.\n", doc.RunID)
+	default:
+		a.out.printf("Run %s will be cancelled.\n", doc.RunID)
+		if len(c.RunIDs) == 1 {
+			a.out.next("see it end", "longhaul watch "+doc.RunID)
+		}
+	}
+}
+
+// redriveCmd starts a new round of a run.
+type redriveCmd struct {
+	RunID     string `arg:"" name:"run" help:"The run's id."`
+	FromStart bool   `help:"Begin without the last checkpoint."`
+	By        string `placeholder:"WHO" help:"Who asks for it (default: the user of this machine)."`
+	Follow    bool   `xor:"after" help:"Show the run's events until it has ended."`
+	Wait      bool   `short:"w" xor:"after" help:"Wait for the end, and print the output."`
+}
+
+// Help is shown below the command's summary.
+func (redriveCmd) Help() string {
+	return `The run goes on from its last checkpoint, on the same log, with its attempts counted anew.
+
+Examples:
+
+    longhaul redrive 0198c0de-7a11-7abc-8def-0123456789ab --follow
+    longhaul redrive 0198c0de-7a11-7abc-8def-0123456789ab --from-start --wait`
+}
+
+// Validate checks what the grammar cannot say.
+func (r *redriveCmd) Validate() error { return wrongID(r.RunID) }
+
+// Run runs the command.
+func (r *redriveCmd) Run(ctx context.Context, a *app) error {
+	c, hangUp, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	head, err := a.head(ctx, c, r.RunID)
+	if err != nil {
+		return err
+	}
+	if !head.Status.Redrivable() {
+		return fmt.Errorf("run %s is %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)
+	}
+	if err := c.Redrive(ctx, r.RunID, contracts.RedriveCommand{By: orUser(r.By), FromStart: r.FromStart}); err != nil {
+		return err
+	}
+	switch {
+	case r.Follow:
+		return a.follow(ctx, c, r.RunID, &eventPrinter{c: a.out}, runlog.FollowOptions{From: head.Seq + 1, UntilEnd: true})
+	case r.Wait:
+		return a.wait(ctx, c, r.RunID, head.Seq+1)
+	case a.JSON:
+		return a.printJSON(struct {
+			RunID string `json:"run_id"`
+			// From is the number of the new round's first event.
+			From uint64 `json:"from"`
+		}{r.RunID, head.Seq + 1})
+	}
+	a.out.printf("Run %s will be run again.\n", r.RunID)
+	a.out.next("watch it", fmt.Sprintf("longhaul watch %s --from %d", r.RunID, head.Seq+1))
+	return nil
+}
+
+func wrongIDs(ids []string) error {
+	for _, id := range ids {
+		if err := wrongID(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// orUser returns by, or else the user of this machine.
+func orUser(by string) string {
+	if by != "" {
+		return by
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}
+
+// paramNames lists the parameters that a JSON Schema names.
+func paramNames(schema json.RawMessage) []string {
+	var s struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+	}
+	_ = json.Unmarshal(schema, &s) // what cannot be read names none
+	names := make([]string, 0, len(s.Properties))
+	for name := range s.Properties {
+		names = append(names, oneLine(name, 40))
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"longhaul/pkg/client"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/runlog"
+)
+
+// getCmd shows one run.
+type getCmd struct {
+	RunID string `arg:"" name:"run" help:"The run's id."`
+}
+
+// Help is shown below the command's summary.
+func (getCmd) Help() string {
+	return `It exits with 0 whatever became of the run; use submit --wait or watch for exit codes that tell.
+
+Examples:
+
+    longhaul get 0198c0de-7a11-7abc-8def-0123456789ab
+    longhaul get 0198c0de-7a11-7abc-8def-0123456789ab --json | jq .result.final_output`
+}
+
+// Validate checks what the grammar cannot say.
+func (g *getCmd) Validate() error { return wrongID(g.RunID) }
+
+// Run runs the command.
+func (g *getCmd) Run(ctx context.Context, a *app) error {
+	c, hangUp, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	resp, err := c.Get(ctx, g.RunID)
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.printJSON(resp)
+	}
+	a.showRun(resp)
+	return nil
+}
+
+// showRun prints one run for people, and what can be done with it.
+func (a *app) showRun(resp contracts.GetResponse) {
+	r, c := resp.Run, a.out
+	c.fields(
+		"Run", c.bold(r.RunID),
+		"Agent", r.AgentKey,
+		"Status", c.status(r.Status),
+		"Attempt", attemptWords(r),
+		"Priority", string(r.Priority),
+		"Worker", r.WorkerID,
+		"Conversation", printable(r.ConversationID),
+		"Key", printable(r.IdempotencyKey),
+		"Metadata", metadataWords(r.Metadata),
+		"Created", c.at(r.CreatedAt),
+		"Not before", c.at(r.NotBefore),
+		"Started", c.at(r.StartedAt),
+		"Finished", finishedWords(c, r),
+		"Checkpoint", checkpointRefWords(r.Checkpoint),
+		"Events", number(int(r.Seq)), //nolint:gosec // a count of events
+		"Error", runErrorWords(r),
+		"Faults", faultLines(r.Faults),
+		"Output", outputWords(resp),
+	)
+	switch {
+	case r.Status.Redrivable():
+		c.next("its events", "longhaul watch "+r.RunID, "run it again", "longhaul redrive "+r.RunID)
+	case !r.Status.Terminal():
+		c.next("watch it", "longhaul watch "+r.RunID, "cancel it", "longhaul cancel "+r.RunID)
+	default:
+		c.next("its events", "longhaul watch "+r.RunID)
+	}
+}
+
+func attemptWords(r contracts.StatusRecord) string {
+	switch {
+	case r.MaxAttempts == 0:
+		return ""
+	case r.Attempt == 0:
+		return fmt.Sprintf("none yet, of %d", r.MaxAttempts)
+	}
+	return fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
+}
+
+func metadataWords(m map[string]string) string {
+	keys := make([]string, 0, len(m))
+	for k, v := range m {
+		keys = append(keys, printable(k+"="+v))
+	}
+	slices.Sort(keys)
+	return strings.Join(keys, "\n")
+}
+
+func finishedWords(c console, r contracts.StatusRecord) string {
+	s := c.at(r.FinishedAt)
+	if took := ranFor(r); took > 0 {
+		s += c.dim(", the last attempt took " + short(took))
+	}
+	return s
+}
+
+// ranFor is how long the last attempt took, if it has ended.
+func ranFor(r contracts.StatusRecord) time.Duration {
+	if r.StartedAt.IsZero() || r.FinishedAt.Before(r.StartedAt) {
+		return 0
+	}
+	return r.FinishedAt.Sub(r.StartedAt)
+}
+
+func checkpointRefWords(ref *contracts.CheckpointRef) string {
+	if ref == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d (of epoch %d)", ref.N, ref.Epoch)
+}
+
+func runErrorWords(r contracts.StatusRecord) string {
+	if r.Error == nil {
+		return ""
+	}
+	return printable(errorWords(*r.Error))
+}
+
+func faultLines(faults contracts.Faults) string {
+	lines := make([]string, 0, len(faults))
+	for _, f := range faults {
+		lines = append(lines, printable(strings.TrimPrefix(f.Field+": "+f.Message, ": ")))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func outputWords(resp contracts.GetResponse) string {
+	if resp.Run.Status != contracts.StatusSucceeded {
+		return ""
+	}
+	e := contracts.Event{Type: contracts.TypeSucceeded, Payload: resp.Result}
+	return printable(summary(e, console{}))
+}
+
+// head returns the last event of a run. A run that was submitted a moment ago
+// may not have one yet: it is waited for, shortly.
+func (a *app) head(ctx context.Context, c *client.Client, runID string) (runlog.Entry, error) {
+	const patience, between = 2 * time.Second, 50 * time.Millisecond
+	deadline := time.Now().Add(patience)
+	for {
+		e, err := c.Head(ctx, runID)
+		if !errors.Is(err, client.ErrNotFound) {
+			return e, err
+		}
+		if time.Now().After(deadline) {
+			return e, &codedError{code: exitNotFound, err: fmt.Errorf("run %s: %w", runID, err),
+				hint: "a run that was submitted while no dispatcher runs has no log yet"}
+		}
+		select {
+		case <-time.After(between):
+		case <-ctx.Done():
+			return e, context.Cause(ctx)
+		}
+	}
+}

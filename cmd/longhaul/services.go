@@ -1,0 +1,324 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/builtin"
+	"longhaul/pkg/jsutil"
+	"longhaul/services/dispatcher"
+	"longhaul/services/statekeeper"
+	"longhaul/services/worker"
+)
+
+// runner is a service.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// flushTimeout bounds how long the last messages of a service may take to leave.
+const flushTimeout = 2 * time.Second
+
+// serve connects, says how the service is configured, and runs it until ctx ends.
+func (a *app) serve(ctx context.Context, name string, settings []any, build func(*nats.Conn) (runner, error)) error {
+	log := a.log.With("service", name)
+	nc, err := a.connectService(name, log)
+	if err != nil {
+		return err
+	}
+	defer hangUp(nc)
+	s, err := build(nc)
+	if err != nil {
+		return &codedError{code: exitUsage, err: err, hint: "see longhaul " + name + " --help"}
+	}
+	log.Info("configuration", append([]any{"version", buildVersion().Version, "nats", a.broker(), "log_level", a.LogLevel}, settings...)...)
+	if err := s.Run(ctx); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// hangUp closes nc once what was published has left.
+func hangUp(nc *nats.Conn) {
+	if nc.IsConnected() {
+		_ = nc.FlushTimeout(flushTimeout) // nobody is left to be told
+	}
+	nc.Close()
+}
+
+// broker names the broker as the flags do, without secrets.
+func (a *app) broker() string {
+	switch {
+	case a.Context != "":
+		return "context " + a.Context
+	case a.NATS == "":
+		return nats.DefaultURL
+	}
+	var shown []string
+	for _, u := range strings.Split(a.NATS, ",") {
+		shown = append(shown, withoutSecrets(strings.TrimSpace(u)))
+	}
+	return strings.Join(shown, ",")
+}
+
+// topologyFlags say how streams are made that are missing.
+type topologyFlags struct {
+	Replicas int    `default:"1" placeholder:"N" help:"Replicas of each stream that is created: 1, 3 or 5."`
+	Storage  string `enum:"file,memory" default:"file" placeholder:"KIND" help:"Storage of each stream that is created: file or memory."`
+}
+
+func (f topologyFlags) options() jsutil.TopologyOptions {
+	o := jsutil.TopologyOptions{Replicas: f.Replicas, Storage: jetstream.FileStorage}
+	if f.Storage == "memory" {
+		o.Storage = jetstream.MemoryStorage
+	}
+	return o
+}
+
+func (f topologyFlags) settings() []any { return []any{"replicas", f.Replicas, "storage", f.Storage} }
+
+// dispatcherCmd runs a dispatcher.
+type dispatcherCmd struct {
+	topologyFlags
+	AcceptUnknownAgents bool `help:"Accept runs for agents that no worker has ever registered; they wait for one."`
+}
+
+// Help is shown below the command's summary.
+func (dispatcherCmd) Help() string {
+	return `Any number may run; they share the work. It waits for the broker, and creates what is missing there. The first SIGINT or SIGTERM lets it finish what it has begun, the second ends it at once.
+
+Example:
+
+    longhaul dispatcher --nats nats://broker:4222`
+}
+
+// Run runs the service.
+func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
+	settings := append([]any{"accept_unknown_agents", d.AcceptUnknownAgents}, d.settings()...)
+	return a.serve(ctx, "dispatcher", settings, func(nc *nats.Conn) (runner, error) {
+		return dispatcher.New(nc, dispatcher.Config{AcceptUnknownAgents: d.AcceptUnknownAgents, Topology: d.options(),
+			Logger: a.log.With("service", "dispatcher")})
+	})
+}
+
+// statekeeperCmd runs a statekeeper.
+type statekeeperCmd struct {
+	topologyFlags
+}
+
+// Help is shown below the command's summary.
+func (statekeeperCmd) Help() string {
+	return `Any number may run; one works, the others stand by and answer queries. The first SIGINT or SIGTERM lets it finish what it has begun, the second ends it at once.
+
+Example:
+
+    longhaul statekeeper --nats nats://broker:4222`
+}
+
+// Run runs the service.
+func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
+	return a.serve(ctx, "statekeeper", s.settings(), func(nc *nats.Conn) (runner, error) {
+		return statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
+			Logger: a.log.With("service", "statekeeper")})
+	})
+}
+
+// workerCmd runs a worker.
+type workerCmd struct {
+	topologyFlags
+	agentFlags
+	WorkerID    string `name:"worker-id" placeholder:"ID" help:"The worker's name among all (default: a fresh one at every start)."`
+	Concurrency int    `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
+	Once        bool   `help:"Execute one run that waits, and end: exit code 8 if none waits."`
+
+	RunTimeoutSeconds             float64 `default:"300" placeholder:"S" help:"Time for an attempt of a run that names none (default ${default})."`
+	MaxAttempts                   int     `default:"3" placeholder:"N" help:"Attempts in all of a run that names none (default ${default})."`
+	LeaseTTLSeconds               float64 `name:"lease-ttl-seconds" default:"30" placeholder:"S" help:"How long a run stays with a worker that gives no sign of life (default ${default}). Holds for agents that are registered for the first time."`
+	HeartbeatIntervalSeconds      float64 `placeholder:"S" help:"How often the lease is extended (default: a third of it)."`
+	HeartbeatEventIntervalSeconds float64 `default:"30" placeholder:"S" help:"How often a run.heartbeat event is written (default ${default})."`
+	RetryBackoffBase              float64 `default:"2" placeholder:"S" help:"The delay after attempt n is the n-th power of this (default ${default}), at most --retry-backoff-max."`
+	RetryBackoffMax               float64 `default:"300" placeholder:"S" help:"Longest delay before a retry (default ${default})."`
+	DrainTimeoutSeconds           float64 `default:"30" placeholder:"S" help:"How long runs may go on after the first signal (default ${default}). What has not ended by then goes on elsewhere."`
+	CancelGraceSeconds            float64 `default:"10" placeholder:"S" help:"How long an agent may take to end when its run is cancelled or its time is up (default ${default})."`
+}
+
+// Help is shown below the command's summary.
+func (workerCmd) Help() string {
+	return `Times are in seconds. The first SIGINT or SIGTERM drains the worker, the second ends it at once; its runs are then taken over.
+
+Built-in agents: echo (answers with its messages), count (counts, with checkpoints), flaky (fails on demand; whoever submits to it can end the worker). --exec hosts any program: it reads the submission as JSON on stdin and writes events as JSON lines on stdout.
+
+Examples:
+
+    longhaul worker --agent echo --agent count --concurrency 50
+    longhaul worker --exec 'summarize=python3 summarize.py --fast'
+    longhaul worker --agent echo --once`
+}
+
+// Validate checks what the grammar cannot say.
+func (w *workerCmd) Validate() error {
+	if len(w.Agent) == 0 && len(w.Exec) == 0 {
+		return fmt.Errorf("say what to execute: --agent (built in: %s) or --exec NAME=COMMAND", strings.Join(builtinKeys(), ", "))
+	}
+	return nil
+}
+
+// Run runs the service.
+func (w *workerCmd) Run(ctx context.Context, a *app) error {
+	cfg, err := w.config(a.log.With("service", "worker"))
+	if err != nil {
+		return err
+	}
+	if w.Once {
+		return w.once(ctx, a, cfg)
+	}
+	settings := append([]any{
+		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
+		"lease", cfg.Lease, "heartbeat_interval", cfg.HeartbeatInterval, "heartbeat_event_interval", cfg.HeartbeatEventInterval,
+		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax,
+		"drain_timeout", cfg.DrainTimeout, "cancel_grace", cfg.CancelGrace,
+	}, w.settings()...)
+	return a.serve(ctx, "worker", settings, func(nc *nats.Conn) (runner, error) { return worker.New(nc, cfg) })
+}
+
+func (w *workerCmd) config(log *slog.Logger) (worker.Config, error) {
+	agents, err := w.agents()
+	return worker.Config{
+		WorkerID: w.WorkerID, Agents: agents, Concurrency: w.Concurrency,
+		RunTimeout: seconds(w.RunTimeoutSeconds), MaxAttempts: w.MaxAttempts,
+		Lease: seconds(w.LeaseTTLSeconds), HeartbeatInterval: w.heartbeat(), HeartbeatEventInterval: seconds(w.HeartbeatEventIntervalSeconds),
+		RetryBackoffBase: w.RetryBackoffBase, RetryBackoffMax: seconds(w.RetryBackoffMax),
+		DrainTimeout: max(seconds(w.DrainTimeoutSeconds), 1), // zero stands for the default
+		CancelGrace:  max(seconds(w.CancelGraceSeconds), 1),
+		Topology:     w.options(), Logger: log,
+	}, err
+}
+
+func (w *workerCmd) heartbeat() time.Duration {
+	if w.HeartbeatIntervalSeconds == 0 {
+		return seconds(w.LeaseTTLSeconds) / 3
+	}
+	return seconds(w.HeartbeatIntervalSeconds)
+}
+
+func (w *workerCmd) once(ctx context.Context, a *app, cfg worker.Config) error {
+	nc, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer hangUp(nc)
+	wk, err := worker.New(nc, cfg)
+	if err != nil {
+		return &codedError{code: exitUsage, err: err, hint: "see longhaul worker --help"}
+	}
+	executed, err := wk.RunOnce(ctx)
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		if err := a.printJSON(struct {
+			Executed bool `json:"executed"`
+		}{executed}); err != nil {
+			return err
+		}
+	}
+	if executed {
+		return nil
+	}
+	if !a.JSON {
+		a.err.printf("No run waits.\n")
+	}
+	return &codedError{code: exitNotFound}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// agentFlags say which agents a worker hosts.
+type agentFlags struct {
+	Agent []string `placeholder:"KEY" help:"Host a built-in agent: echo, count or flaky; may be repeated."`
+	Exec  []string `sep:"none" placeholder:"NAME=COMMAND" help:"Host a program as an agent; may be repeated. No shell reads the command; quotes keep words together."`
+}
+
+func (f agentFlags) agents() ([]agent.Agent, error) {
+	var agents []agent.Agent
+	for _, key := range f.Agent {
+		a, ok := builtin.Named(key)
+		if !ok {
+			return nil, usagef("--agent: there is no built-in agent %q; there are %s (a program is hosted with --exec)",
+				key, strings.Join(builtinKeys(), ", "))
+		}
+		agents = append(agents, a)
+	}
+	for _, spec := range f.Exec {
+		name, command, ok := cutAssignment(spec)
+		if !ok {
+			return nil, usagef("--exec: must be NAME=COMMAND, such as 'report=python3 report.py', not %q", spec)
+		}
+		words, err := splitCommand(command)
+		if err != nil {
+			return nil, usagef("--exec %s: %w", name, err)
+		}
+		a, err := builtin.Exec(builtin.ExecConfig{Key: name, Command: words})
+		if err != nil {
+			return nil, &codedError{code: exitUsage, err: err}
+		}
+		agents = append(agents, a)
+	}
+	return agents, nil
+}
+
+func builtinKeys() []string { return keysOf(builtin.All()) }
+
+func keysOf(agents []agent.Agent) []string {
+	keys := make([]string, 0, len(agents))
+	for _, a := range agents {
+		keys = append(keys, a.Key)
+	}
+	return keys
+}
+
+// splitCommand cuts a command line into words as a shell does, with quotes and
+// backslashes, and nothing else that a shell would do.
+func splitCommand(line string) ([]string, error) {
+	var words []string
+	var word strings.Builder
+	var quote rune
+	inWord, escaped := false, false
+	for _, r := range line {
+		switch {
+		case escaped:
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\' && quote != '\'':
+			escaped, inWord = true, true
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '\'' || r == '"'):
+			quote, inWord = r, true
+		case quote == 0 && (r == ' ' || r == '\t' || r == '\n'):
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+				inWord = false
+			}
+		default:
+			word.WriteRune(r)
+			inWord = true
+		}
+	}
+	if quote != 0 || escaped {
+		return nil, fmt.Errorf("a quote or backslash is left open in %q", line)
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	return words, nil
+}

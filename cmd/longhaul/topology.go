@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/jsutil"
+)
+
+// topologyCmd is about what must stand on the broker.
+type topologyCmd struct {
+	Show   topologyShowCmd   `cmd:"" help:"Show the streams and consumers that Longhaul needs."`
+	Verify topologyVerifyCmd `cmd:"" help:"Compare them with the broker's: exit code 1 if they differ."`
+	Create topologyCreateCmd `cmd:"" help:"Create what is missing, and update what may be updated."`
+}
+
+// Help is shown below the command's summary.
+func (topologyCmd) Help() string {
+	return `The services create what is missing when they start; this is for those who want it done beforehand, or checked.
+
+Examples:
+
+    longhaul topology create --replicas 3
+    longhaul topology verify
+    longhaul topology show --json`
+}
+
+type topologyShowCmd struct {
+	topologyFlags
+}
+
+// Run runs the command.
+func (t *topologyShowCmd) Run(a *app) error {
+	top := jsutil.NewTopology(t.options())
+	if a.JSON {
+		type consumer struct {
+			Stream string                   `json:"stream"`
+			Config jetstream.ConsumerConfig `json:"config"`
+		}
+		doc := struct {
+			Streams   []jetstream.StreamConfig `json:"streams"`
+			Consumers []consumer               `json:"consumers"`
+		}{Streams: top.Streams}
+		for _, c := range top.Consumers {
+			doc.Consumers = append(doc.Consumers, consumer{c.Stream, c.ConsumerConfig})
+		}
+		return a.printJSON(doc)
+	}
+	var rows [][]string
+	for _, s := range top.Streams {
+		rows = append(rows, []string{s.Name, s.Retention.String(), s.Storage.String(), fmt.Sprint(s.Replicas), strings.Join(s.Subjects, " "), s.Description})
+	}
+	a.out.table([]string{"STREAM", "RETENTION", "STORAGE", "REPLICAS", "SUBJECTS", "WHAT IT HOLDS"}, rows)
+	a.out.printf("\n")
+	rows = nil
+	for _, c := range top.Consumers {
+		filters := c.FilterSubjects
+		if c.FilterSubject != "" {
+			filters = append(filters, c.FilterSubject)
+		}
+		rows = append(rows, []string{c.Durable, c.Stream, c.AckPolicy.String(), c.AckWait.String(), strings.Join(filters, " ")})
+	}
+	a.out.table([]string{"CONSUMER", "STREAM", "ACKS", "ACK WAIT", "FILTER"}, rows)
+	a.out.printf("\n%s\n", a.out.dim("Workers add three consumers for each agent, one for each priority."))
+	return nil
+}
+
+type topologyVerifyCmd struct {
+	topologyFlags
+}
+
+// Run runs the command.
+func (t *topologyVerifyCmd) Run(ctx context.Context, a *app) error {
+	nc, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jsutil.JetStream(nc)
+	if err != nil {
+		return err
+	}
+	differences, err := jsutil.VerifyTopology(ctx, js, jsutil.NewTopology(t.options()))
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		if differences == nil {
+			differences = []jsutil.Difference{}
+		}
+		err = a.printJSON(struct {
+			OK          bool                `json:"ok"`
+			Differences []jsutil.Difference `json:"differences"`
+		}{len(differences) == 0, differences})
+	} else {
+		a.showDifferences(differences)
+	}
+	if err == nil && len(differences) > 0 {
+		err = &codedError{code: exitError}
+	}
+	return err
+}
+
+func (a *app) showDifferences(differences []jsutil.Difference) {
+	if len(differences) == 0 {
+		a.out.printf("%s Everything is as it should be.\n", a.out.green("✓"))
+		return
+	}
+	var rows [][]string
+	fixable := 0
+	for _, d := range differences {
+		can := a.out.red("no")
+		if d.Fixable {
+			can = "yes"
+			fixable++
+		}
+		rows = append(rows, []string{d.Object, d.Setting, d.Want, d.Have, can})
+	}
+	a.out.table([]string{"OBJECT", "SETTING", "WANTED", "IS", "CAN BE CHANGED"}, rows)
+	if fixable > 0 {
+		a.err.next("change what can be changed", "longhaul topology create")
+	}
+}
+
+type topologyCreateCmd struct {
+	topologyFlags
+}
+
+// Run runs the command.
+func (t *topologyCreateCmd) Run(ctx context.Context, a *app) error {
+	nc, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jsutil.JetStream(nc)
+	if err != nil {
+		return err
+	}
+	top := jsutil.NewTopology(t.options())
+	if err := jsutil.EnsureTopology(ctx, js, top); err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.printJSON(struct {
+			Streams   int `json:"streams"`
+			Consumers int `json:"consumers"`
+		}{len(top.Streams), len(top.Consumers)})
+	}
+	a.out.printf("%s %s and %s stand.\n", a.out.green("✓"), plural(len(top.Streams), "stream"), plural(len(top.Consumers), "consumer"))
+	return nil
+}
