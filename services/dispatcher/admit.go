@@ -60,7 +60,7 @@ func (s *submitter) schedule(ctx context.Context, it *item) error {
 	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, contracts.Draft{
 		Type: contracts.TypeScheduled, AgentKey: it.sub.AgentKey, Priority: it.sub.Priority, MaxAttempts: it.sub.MaxAttempts,
 		NotBefore: it.sub.NotBefore,
-		Payload:   contracts.Scheduled{NotBefore: it.sub.NotBefore.UTC(), Submission: it.sub, SubmittedAt: it.stored.UTC()},
+		Payload:   contracts.Scheduled{NotBefore: it.sub.NotBefore.UTC(), Submission: it.sub, SubmittedAt: it.Stored.UTC()},
 	}, time.Now())
 	if err != nil {
 		return fmt.Errorf("schedule the run: %w", err)
@@ -84,7 +84,7 @@ func (s *submitter) resume(ctx context.Context, it *item) error {
 	if err != nil {
 		return s.unseen(err)
 	}
-	s.logger.Debug("submission has a log already", "run_id", it.sub.RunID, "status", last.Status, "delivered", it.delivered)
+	s.logger.Debug("submission has a log already", "run_id", it.sub.RunID, "status", last.Status, "delivered", it.Delivered)
 	switch last.Status {
 	case contracts.StatusPending:
 		return s.repost(ctx, last)

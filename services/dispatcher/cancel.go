@@ -23,7 +23,7 @@ const (
 
 // cancel carries out one cancel. It returns nil once the log shows it, or shows
 // that there is nothing to cancel.
-func (c *commands) cancel(ctx context.Context, m *delivery, runID string, cmd contracts.CancelCommand) error {
+func (c *commands) cancel(ctx context.Context, m *jsutil.Delivery, runID string, cmd contracts.CancelCommand) error {
 	asked := uint64(0) // the epoch whose holder did not take the request
 	for range maxLooks {
 		last, err := c.log.LastFromLeader(ctx, runID)
@@ -127,17 +127,17 @@ func (c *commands) requestHolder(ctx context.Context, head runlog.Head, r contra
 
 // awaitSubmit puts off a cancel of a run that has no log, as long as its
 // submission may be on the way.
-func (c *commands) awaitSubmit(ctx context.Context, m *delivery, runID string) error {
-	if m.delivered <= submitWaits {
+func (c *commands) awaitSubmit(ctx context.Context, m *jsutil.Delivery, runID string) error {
+	if m.Delivered <= submitWaits {
 		delay := submitWait
-		if m.delivered <= 3 { // mostly it is but a moment ahead
+		if m.Delivered <= 3 { // mostly it is but a moment ahead
 			delay = firstWait
 		}
 		return notYet{delay: delay, reason: "run has no log"}
 	}
 	oldest, err := c.broker.first(ctx, contracts.StreamInbox, contracts.SubjectSubmit)
 	switch {
-	case err == nil && oldest.Sequence < m.sequence:
+	case err == nil && oldest.Sequence < m.Sequence:
 		return notYet{delay: submitWait, reason: "older submissions are in the inbox"}
 	case err != nil && !errors.Is(err, jsutil.ErrNotFound):
 		return err

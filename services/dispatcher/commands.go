@@ -26,11 +26,11 @@ type commands struct {
 	holderTimeout time.Duration
 }
 
-func (c *commands) handle(ctx context.Context, m *delivery) {
+func (c *commands) handle(ctx context.Context, m *jsutil.Delivery) {
 	c.lane.run(func() {
 		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 		defer cancel()
-		runID, err := contracts.RunIDOfSubject(m.msg.Subject())
+		runID, err := contracts.RunIDOfSubject(m.Subject)
 		if err != nil {
 			err = fmt.Errorf("%w: %w", errMalformed, err)
 		} else {
@@ -40,18 +40,18 @@ func (c *commands) handle(ctx context.Context, m *delivery) {
 	})
 }
 
-func (c *commands) carryOut(ctx context.Context, m *delivery, runID string) error {
-	if len(m.msg.Data()) > contracts.MaxCommand {
-		return fmt.Errorf("%w: %d bytes, at most %d", errMalformed, len(m.msg.Data()), contracts.MaxCommand)
+func (c *commands) carryOut(ctx context.Context, m *jsutil.Delivery, runID string) error {
+	if len(m.Data) > contracts.MaxCommand {
+		return fmt.Errorf("%w: %d bytes, at most %d", errMalformed, len(m.Data), contracts.MaxCommand)
 	}
-	if strings.HasSuffix(m.msg.Subject(), ".cancel") {
-		cmd, faults := contracts.DecodeCancel(m.msg.Data())
+	if strings.HasSuffix(m.Subject, ".cancel") {
+		cmd, faults := contracts.DecodeCancel(m.Data)
 		if len(faults) > 0 {
 			return fmt.Errorf("%w: %w", errMalformed, faults)
 		}
 		return c.cancel(ctx, m, runID, cmd)
 	}
-	cmd, faults := contracts.DecodeRedrive(m.msg.Data())
+	cmd, faults := contracts.DecodeRedrive(m.Data)
 	if len(faults) > 0 {
 		return fmt.Errorf("%w: %w", errMalformed, faults)
 	}

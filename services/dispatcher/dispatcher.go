@@ -139,16 +139,16 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	wg.Go(func() { d.repair.run(ctx) })
 	wg.Go(func() { d.agents.run(ctx) })
 	wg.Go(func() {
-		submits.run(work, func(handle func(*delivery)) {
+		submits.run(work, func(handle func(*jsutil.Delivery)) {
 			d.take(ctx, contracts.StreamInbox, contracts.ConsumerSubmit, handle)
 		})
 	})
 	wg.Go(func() {
-		d.take(ctx, contracts.StreamInbox, contracts.ConsumerCommands, func(m *delivery) { commands.handle(work, m) })
+		d.take(ctx, contracts.StreamInbox, contracts.ConsumerCommands, func(m *jsutil.Delivery) { commands.handle(work, m) })
 		commands.lane.wait()
 	})
 	wg.Go(func() {
-		d.take(ctx, contracts.StreamSchedule, contracts.ConsumerSchedule, func(m *delivery) { schedules.handle(work, m) })
+		d.take(ctx, contracts.StreamSchedule, contracts.ConsumerSchedule, func(m *jsutil.Delivery) { schedules.handle(work, m) })
 		schedules.lane.wait()
 	})
 	wg.Wait()

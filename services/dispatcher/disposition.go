@@ -72,28 +72,28 @@ func backoff(delivered uint64, most time.Duration) time.Duration {
 
 // finish answers m as err has it, and is the one place where an error of a
 // message is logged. about is slog's key-value pairs that say what m is.
-func (h handler) finish(m *delivery, err error, about ...any) {
-	act, delay := dispose(err, m.delivered)
+func (h handler) finish(m *jsutil.Delivery, err error, about ...any) {
+	act, delay := dispose(err, m.Delivered)
 	var answer error
 	switch act {
 	case actAck:
-		answer = m.msg.Ack()
+		answer = m.Ack()
 	case actNak:
-		answer = m.msg.NakWithDelay(delay)
+		answer = m.Nak(delay)
 	case actTerm:
-		answer = m.msg.Term()
+		answer = m.Term()
 	}
 	if err != nil {
 		h.complain(m, err, act, delay, about)
 	}
 	if answer != nil {
 		// It comes again by itself when its AckWait is over.
-		h.logger.Warn("message could not be answered", "subject", m.msg.Subject(), "action", string(act), "error", answer)
+		h.logger.Warn("message could not be answered", "subject", m.Subject, "action", string(act), "error", answer)
 	}
 }
 
-func (h handler) complain(m *delivery, err error, act action, delay time.Duration, about []any) {
-	args := append([]any{"subject", m.msg.Subject(), "sequence", m.sequence, "delivered", m.delivered,
+func (h handler) complain(m *jsutil.Delivery, err error, act action, delay time.Duration, about []any) {
+	args := append([]any{"subject", m.Subject, "sequence", m.Sequence, "delivered", m.Delivered,
 		"action", string(act), "delay", delay, "error", err}, about...)
 	var later notYet
 	switch {

@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,17 +23,9 @@ const (
 	leftoverWait = 250 * time.Millisecond
 )
 
-// delivery is one message as a consumer handed it to us.
-type delivery struct {
-	msg       jetstream.Msg
-	sequence  uint64    // in its stream
-	stored    time.Time // by the broker's clock
-	delivered uint64    // 1 at the first delivery; begins anew when the broker was killed
-}
-
 // take hands every message of a consumer to handle, one after the other, until
 // ctx ends. An error is logged and taking goes on.
-func (d *Dispatcher) take(ctx context.Context, stream, consumer string, handle func(*delivery)) {
+func (d *Dispatcher) take(ctx context.Context, stream, consumer string, handle func(*jsutil.Delivery)) {
 	for ctx.Err() == nil {
 		err := d.takeWhile(ctx, stream, consumer, handle)
 		if ctx.Err() != nil {
@@ -47,7 +38,7 @@ func (d *Dispatcher) take(ctx context.Context, stream, consumer string, handle f
 }
 
 // takeWhile takes until something goes wrong, and says what.
-func (d *Dispatcher) takeWhile(ctx context.Context, stream, consumer string, handle func(*delivery)) error {
+func (d *Dispatcher) takeWhile(ctx context.Context, stream, consumer string, handle func(*jsutil.Delivery)) error {
 	lookup, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	cons, err := d.broker.js.Consumer(lookup, stream, consumer)
@@ -65,20 +56,12 @@ func (d *Dispatcher) takeWhile(ctx context.Context, stream, consumer string, han
 		if err != nil {
 			return translate("take a message", err)
 		}
-		del, err := newDelivery(m)
+		del, err := jsutil.DeliveryOf(d.broker.nc, m)
 		if err != nil {
 			return err
 		}
 		handle(del)
 	}
-}
-
-func newDelivery(m jetstream.Msg) (*delivery, error) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return nil, fmt.Errorf("read the delivery of %s: %w", m.Subject(), err)
-	}
-	return &delivery{msg: m, sequence: meta.Sequence.Stream, stored: meta.Timestamp, delivered: meta.NumDelivered}, nil
 }
 
 // giveBack ends the taking and returns what was delivered but not handled, so

@@ -26,7 +26,7 @@ func (s *submitter) reject(ctx context.Context, it *item, faults contracts.Fault
 	draft := contracts.Draft{
 		Type: contracts.TypeRejected,
 		Payload: contracts.Rejected{
-			Errors: fit(faults), SubmittedAt: it.stored.UTC(),
+			Errors: fit(faults), SubmittedAt: it.Stored.UTC(),
 		},
 	}
 	if contracts.CheckAgentKey(it.sub.AgentKey) == nil {

@@ -27,16 +27,26 @@ const (
 	scheduleLead = 300 * time.Millisecond
 	// leastSchedule is the wait below which a schedule could fire too late.
 	leastSchedule = 2 * scheduleLead
+	// mostSchedule is the longest wait that the broker is given at once: it
+	// counts nanoseconds in 64 bits, and a not_before may be in the year 9999.
+	mostSchedule = 365 * 24 * time.Hour
+	// leastReschedule is the rest of a wait for which a new schedule is put,
+	// instead of keeping the message in flight.
+	leastReschedule = time.Hour
 )
 
 // putSchedule has the broker deliver the run to us when it is due. A schedule
 // that is there already is replaced.
 func (h handler) putSchedule(ctx context.Context, runID string, notBefore time.Time) error {
 	due := contracts.ScheduleDueSubject(runID)
-	if time.Until(notBefore) < leastSchedule {
+	rest := time.Until(notBefore)
+	if rest < leastSchedule {
 		return h.broker.publish(ctx, &nats.Msg{Subject: due})
 	}
 	at := notBefore.Add(-scheduleLead).UTC()
+	if rest > mostSchedule {
+		at = time.Now().Add(mostSchedule).UTC()
+	}
 	return h.broker.publish(ctx, &nats.Msg{
 		Subject: contracts.ScheduleAtSubject(runID),
 		Header: nats.Header{
@@ -58,11 +68,11 @@ type schedules struct {
 	lane *lane
 }
 
-func (s *schedules) handle(ctx context.Context, m *delivery) {
+func (s *schedules) handle(ctx context.Context, m *jsutil.Delivery) {
 	s.lane.run(func() {
 		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 		defer cancel()
-		runID, err := contracts.RunIDOfSubject(m.msg.Subject())
+		runID, err := contracts.RunIDOfSubject(m.Subject)
 		if err != nil {
 			err = fmt.Errorf("%w: %w", errMalformed, err)
 		} else {
@@ -89,7 +99,10 @@ func (s *schedules) due(ctx context.Context, runID string) error {
 		case last.Status != contracts.StatusScheduled:
 			return nil
 		}
-		if rest := time.Until(last.NotBefore); rest > 0 {
+		switch rest := time.Until(last.NotBefore); {
+		case rest > leastReschedule:
+			return s.putSchedule(ctx, runID, last.NotBefore)
+		case rest > 0:
 			return notYet{delay: rest, reason: "not_before"}
 		}
 		var p contracts.Scheduled

@@ -31,7 +31,7 @@ type submitter struct {
 
 // item is one submission on its way. One goroutine at a time has it.
 type item struct {
-	*delivery
+	*jsutil.Delivery
 	sub      contracts.Submission // after read always with a valid run id
 	appended *runlog.Pending
 	work     jetstream.PubAckFuture
@@ -46,7 +46,7 @@ func newSubmitter(h handler, a *agents, cfg Config) *submitter {
 }
 
 // run handles what take hands it until take returns, and waits for all of it.
-func (s *submitter) run(ctx context.Context, take func(handle func(*delivery))) {
+func (s *submitter) run(ctx context.Context, take func(handle func(*jsutil.Delivery))) {
 	var stages sync.WaitGroup
 	stages.Go(func() {
 		defer close(s.posted)
@@ -59,15 +59,15 @@ func (s *submitter) run(ctx context.Context, take func(handle func(*delivery))) 
 			s.settle(ctx, it)
 		}
 	})
-	take(func(m *delivery) { s.accept(ctx, m) })
+	take(func(m *jsutil.Delivery) { s.accept(ctx, m) })
 	close(s.queued)
 	stages.Wait()
 	s.lane.wait()
 }
 
 // accept is the first stage.
-func (s *submitter) accept(ctx context.Context, m *delivery) {
-	it := &item{delivery: m}
+func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
+	it := &item{Delivery: m}
 	if faults := it.read(); len(faults) > 0 {
 		s.aside(ctx, it, func(ctx context.Context, it *item) error { return s.reject(ctx, it, faults) })
 		return
@@ -89,7 +89,7 @@ func (s *submitter) accept(ctx context.Context, m *delivery) {
 
 // read decodes the submission and settles its run id.
 func (it *item) read() contracts.Faults {
-	data := it.msg.Data()
+	data := it.Data
 	sub, faults := contracts.DecodeSubmission(data)
 	if len(faults) > 0 {
 		// Of a bad one only what can be trusted is kept.
@@ -101,7 +101,7 @@ func (it *item) read() contracts.Faults {
 	case sub.IdempotencyKey != "":
 		sub.RunID = contracts.RunIDFromKey(sub.IdempotencyKey)
 	default:
-		sub.RunID = contracts.RunIDFromInbox(it.sequence, it.stored)
+		sub.RunID = contracts.RunIDFromInbox(it.Sequence, it.Stored)
 	}
 	it.sub = sub
 	return faults
@@ -114,7 +114,7 @@ func (it *item) delayed() bool { return it.sub.NotBefore.After(time.Now()) }
 func (s *submitter) appendQueued(it *item) (*runlog.Pending, error) {
 	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, contracts.Draft{
 		Type: contracts.TypeQueued, AgentKey: it.sub.AgentKey, Priority: it.sub.Priority, MaxAttempts: it.sub.MaxAttempts,
-		Payload: contracts.Queued{Submission: it.sub, SubmittedAt: it.stored.UTC()},
+		Payload: contracts.Queued{Submission: it.sub, SubmittedAt: it.Stored.UTC()},
 	}, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("queue the run: %w", err)
@@ -133,7 +133,7 @@ func (s *submitter) post(ctx context.Context, it *item) {
 		it.work, err = s.broker.js.PublishMsgAsync(workMessage(head.Head, it.appended.Data(), head.Sequence))
 	}
 	if err != nil {
-		s.finish(it.delivery, translate("queue the run", err), "run_id", it.sub.RunID)
+		s.finish(it.Delivery, translate("queue the run", err), "run_id", it.sub.RunID)
 		return
 	}
 	it.sent = time.Now()
@@ -152,7 +152,7 @@ func (s *submitter) settle(ctx context.Context, it *item) {
 	if errors.Is(err, jsutil.ErrPresent) {
 		err = nil // another dispatcher has taken the same submission up and was quicker
 	}
-	s.finish(it.delivery, err, "run_id", it.sub.RunID)
+	s.finish(it.Delivery, err, "run_id", it.sub.RunID)
 }
 
 func awaitAck(ctx context.Context, f jetstream.PubAckFuture, deadline time.Time) error {
@@ -173,6 +173,6 @@ func (s *submitter) aside(ctx context.Context, it *item, f func(context.Context,
 	s.lane.run(func() {
 		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 		defer cancel()
-		s.finish(it.delivery, f(ctx, it), "run_id", it.sub.RunID)
+		s.finish(it.Delivery, f(ctx, it), "run_id", it.sub.RunID)
 	})
 }

@@ -1,0 +1,310 @@
+package dispatcher
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil/jstest"
+)
+
+// newRun makes a run that waits for a worker, and returns its id.
+func (b *bench) newRun(t testing.TB) string {
+	t.Helper()
+	id := contracts.NewRunID()
+	b.append(t, id, queuedDraft(full(id)))
+	b.putWork(t, id)
+	return id
+}
+
+func (b *bench) cancel(t testing.TB, runID, body string) {
+	t.Helper()
+	b.publish(t, contracts.CancelSubject(runID), body)
+}
+
+func TestCancelPending(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id, other := b.newRun(t), b.newRun(t)
+	b.start(t, Config{})
+	b.cancel(t, id, `{"reason":"no longer needed","by":"ann"}`)
+	e := b.waitHistory(t, id, "run.queued run.cancelled")
+	var p contracts.Cancelled
+	mustDecode(t, e[1].Payload, &p)
+	if p.Reason != "no longer needed" || p.By != "ann" {
+		t.Errorf("payload is %+v", p)
+	}
+	waitFor(t, "the work message to be removed", func() bool { return b.work(t, id) == nil })
+	if b.work(t, other) == nil {
+		t.Error("the work message of another run is removed")
+	}
+	b.cancel(t, id, "") // again: no harm
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.queued run.cancelled")
+}
+
+func TestCancelInBackoff(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.append(t, id, startedDraft("w-1"), contracts.Draft{Type: contracts.TypeRetrying, NotBefore: time.Now().Add(time.Hour), Payload: contracts.Retrying{}})
+	b.start(t, Config{})
+	b.cancel(t, id, "")
+	b.waitHistory(t, id, "run.queued run.started run.retrying run.cancelled")
+	waitFor(t, "the work message to be removed", func() bool { return b.work(t, id) == nil })
+}
+
+// A dispatcher that was killed after it appended run.cancelled left the work message there.
+func TestCancelAfterCrash(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.append(t, id, contracts.Draft{Type: contracts.TypeCancelled})
+	b.cancel(t, id, "")
+	b.start(t, Config{})
+	b.waitEmpty(t)
+	if b.work(t, id) != nil {
+		t.Error("the work message is still there")
+	}
+	b.waitHistory(t, id, "run.queued run.cancelled")
+}
+
+func TestCancelScheduled(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo", NotBefore: time.Now().Add(time.Hour)})
+	b.waitHistory(t, id, "run.scheduled")
+	waitFor(t, "the schedule", func() bool { return b.count(t, contracts.StreamSchedule) == 1 })
+	b.cancel(t, id, "")
+	b.waitHistory(t, id, "run.scheduled run.cancelled")
+	waitFor(t, "the schedule to be removed", func() bool { return b.count(t, contracts.StreamSchedule) == 0 })
+	// It has no run.queued; a redrive makes its work of run.scheduled.
+	b.publish(t, contracts.RedriveSubject(id), "")
+	b.waitHistory(t, id, "run.scheduled run.cancelled run.requeued")
+	waitFor(t, "the work message", func() bool { return b.work(t, id) != nil })
+	e, err := contracts.DecodeEvent(b.work(t, id).Data)
+	if err != nil || e.Type != contracts.TypeQueued || e.RunID != id {
+		t.Errorf("work message is %+v, %v", e, err)
+	}
+}
+
+// holder stands in for a worker: it answers on the worker's subject.
+func (b *bench) holder(t testing.TB, workerID string, answer func(contracts.HolderRequest) *contracts.HolderReply) {
+	t.Helper()
+	sub, err := b.Connect(t).Subscribe(contracts.WorkerSubject(workerID), func(m *nats.Msg) {
+		var r contracts.HolderRequest
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			t.Error(err)
+		}
+		if reply := answer(r); reply != nil {
+			if err := m.Respond(must(contracts.Encode(reply))); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sub.Unsubscribe(); err != nil && err != nats.ErrConnectionClosed {
+			t.Error(err)
+		}
+	})
+	if err := b.NC.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCancelRunning(t *testing.T) {
+	requested := func(r contracts.HolderRequest) contracts.Draft {
+		return contracts.Draft{Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested{Reason: r.Reason, By: r.By}}
+	}
+	cases := map[string]func(t *testing.T, b *bench, r contracts.HolderRequest) *contracts.HolderReply{
+		"holder takes it": func(t *testing.T, b *bench, r contracts.HolderRequest) *contracts.HolderReply {
+			if r.Op != contracts.HolderCancel || r.Epoch != 1 || r.Reason != "why" || r.By != "ann" {
+				t.Errorf("request is %+v", r)
+			}
+			b.append(t, r.RunID, requested(r))
+			return &contracts.HolderReply{WorkerID: "w-1", Holds: true, Requested: true}
+		},
+		"holder takes it and its answer is lost": func(t *testing.T, b *bench, r contracts.HolderRequest) *contracts.HolderReply {
+			b.append(t, r.RunID, requested(r))
+			return nil
+		},
+		"holder does not hold it": func(*testing.T, *bench, contracts.HolderRequest) *contracts.HolderReply {
+			return &contracts.HolderReply{WorkerID: "w-1"}
+		},
+		"holder is silent":  func(*testing.T, *bench, contracts.HolderRequest) *contracts.HolderReply { return nil },
+		"holder is no more": nil,
+	}
+	for name, answer := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, jstest.Start(t))
+			id := b.newRun(t)
+			b.append(t, id, startedDraft("w-1"))
+			if answer != nil {
+				b.holder(t, "w-1", func(r contracts.HolderRequest) *contracts.HolderReply { return answer(t, b, r) })
+			}
+			b.start(t, Config{HolderTimeout: 200 * time.Millisecond})
+			b.cancel(t, id, `{"reason":"why","by":"ann"}`)
+			e := b.waitHistory(t, id, "run.queued run.started run.cancel_requested")
+			var p contracts.CancelRequested
+			mustDecode(t, e[2].Payload, &p)
+			if p.Reason != "why" || p.By != "ann" {
+				t.Errorf("payload is %+v", p)
+			}
+			b.waitEmpty(t)
+			b.cancel(t, id, "") // of a run that is cancelling already
+			b.waitEmpty(t)
+			b.waitHistory(t, id, "run.queued run.started run.cancel_requested")
+			if b.work(t, id) == nil {
+				t.Error("the lease of a held run is removed")
+			}
+		})
+	}
+}
+
+// A holder that streams wins races; the cancel must come through all the same.
+func TestCancelAgainstAStreamingHolder(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	head := b.append(t, id, startedDraft("w-1"))
+	b.start(t, Config{HolderTimeout: 50 * time.Millisecond})
+	b.cancel(t, id, "")
+	var err error
+	for deadline := time.Now().Add(patience); err == nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for the cancel to stop the stream", patience)
+		}
+		e := must(contracts.Next(head.Head, id, contracts.Draft{Type: contracts.TypeDelta, Payload: contracts.Delta{Text: "x"}}, time.Now()))
+		head, err = b.log.Append(t.Context(), head, e)
+	}
+	if head := b.head(t, id); head.Status != contracts.StatusCancelling {
+		t.Errorf("status is %s after %v", head.Status, err)
+	}
+}
+
+func TestCancelOfARunThatHasEnded(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.append(t, id, startedDraft("w-1"), failedDraft)
+	b.start(t, Config{})
+	b.cancel(t, id, "")
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.queued run.started run.failed")
+}
+
+func TestCancelBeforeItsSubmit(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.cancel(t, id, "")
+	waitFor(t, "the cancel to have been looked at", func() bool {
+		s, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerCommands)
+		return err == nil && s.CachedInfo().Delivered.Consumer > 0
+	})
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo"})
+	b.waitHistory(t, id, "run.queued run.cancelled")
+	b.waitEmpty(t)
+}
+
+func TestBadCommands(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.start(t, Config{})
+	for _, subject := range []string{"runs.nonsense.cancel", "runs.nonsense.redrive", "runs." + strings.ToUpper(id) + ".cancel"} {
+		b.publish(t, subject, "")
+	}
+	for _, body := range []string{"{", "7", `{"reson":"x"}`, "\x00\xff", strings.Repeat(" ", contracts.MaxCommand+1), `{"reason":"` + strings.Repeat("x", 900<<10) + `"}`} {
+		b.cancel(t, id, body)
+		b.publish(t, contracts.RedriveSubject(id), body)
+	}
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.queued")
+	b.cancel(t, id, "")
+	b.waitHistory(t, id, "run.queued run.cancelled")
+}
+
+func TestRedrive(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	queued := string(b.work(t, id).Data)
+	b.append(t, id, startedDraft("w-1"), failedDraft)
+	if err := b.broker.remove(t.Context(), contracts.StreamWork, b.work(t, id).Sequence); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, Config{})
+	b.publish(t, contracts.RedriveSubject(id), `{"by":"ann","from_start":true}`)
+	e := b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
+	var p contracts.Requeued
+	mustDecode(t, e[3].Payload, &p)
+	if p != (contracts.Requeued{Reason: contracts.RequeueRedrive, By: "ann", FromStart: true}) {
+		t.Errorf("payload is %+v", p)
+	}
+	waitFor(t, "the work message", func() bool { return b.work(t, id) != nil })
+	if m := b.work(t, id); string(m.Data) != queued || len(m.Header) > 0 {
+		t.Errorf("work message is %s with %v", m.Data, m.Header)
+	}
+	b.waitEmpty(t)
+	b.publish(t, contracts.RedriveSubject(id), "") // nobody has started it yet
+	b.waitEmpty(t)
+	b.append(t, id, startedDraft("w-1"))
+	b.publish(t, contracts.RedriveSubject(id), "") // it runs
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.queued run.started run.failed run.requeued run.started")
+}
+
+func TestRedriveAfterCrash(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := contracts.NewRunID()
+	b.append(t, id, queuedDraft(full(id)), startedDraft("w-1"), failedDraft,
+		contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}})
+	b.publish(t, contracts.RedriveSubject(id), "")
+	b.start(t, Config{})
+	waitFor(t, "the work message", func() bool { return b.work(t, id) != nil })
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
+}
+
+// The worker that ended the round before has not acked yet.
+func TestRedriveOverOldWork(t *testing.T) {
+	for _, acked := range []bool{true, false} {
+		b := newBench(t, jstest.Start(t))
+		id := b.newRun(t)
+		old := b.work(t, id)
+		b.append(t, id, startedDraft("w-1"), failedDraft)
+		b.start(t, Config{})
+		b.publish(t, contracts.RedriveSubject(id), "")
+		b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
+		if acked {
+			if err := b.broker.remove(t.Context(), contracts.StreamWork, old.Sequence); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.waitEmpty(t)
+		m := b.work(t, id)
+		if m == nil {
+			t.Fatal("the new round has no work message")
+		}
+		if acked == (m.Sequence == old.Sequence) {
+			t.Errorf("work message is at %d, the old one was at %d, acked %t", m.Sequence, old.Sequence, acked)
+		}
+	}
+}
+
+func TestNotRedrivable(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	succeeded, pending := b.newRun(t), b.newRun(t)
+	b.append(t, succeeded, startedDraft("w-1"), contracts.Draft{Type: contracts.TypeSucceeded})
+	b.start(t, Config{})
+	for _, id := range []string{succeeded, pending, contracts.NewRunID()} {
+		b.publish(t, contracts.RedriveSubject(id), "")
+	}
+	b.waitEmpty(t)
+	b.waitHistory(t, succeeded, "run.queued run.started run.succeeded")
+	b.waitHistory(t, pending, "run.queued")
+}

@@ -1,0 +1,111 @@
+package dispatcher
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/jsutil/jstest"
+)
+
+func TestNotBefore(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	start := time.Now()
+	want := map[string]time.Time{}
+	for _, d := range []time.Duration{1, 50, 200, 400, 590, 650, 800, 1000, 1100, 1234, 1500} {
+		id := contracts.NewRunID()
+		want[id] = start.Add(d * time.Millisecond)
+		b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo", NotBefore: want[id]})
+	}
+	past := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: past, AgentKey: "echo", NotBefore: start.Add(-time.Hour)})
+	b.checkQueued(t, past)
+	var late time.Duration
+	for id, due := range want {
+		waitFor(t, "run "+id+" to be queued", func() bool { return b.work(t, id) != nil })
+		e := b.history(t, id)
+		queued := e[len(e)-1]
+		if queued.Type != contracts.TypeQueued {
+			t.Fatalf("run %s has the log %s", id, types(e))
+		}
+		if queued.Time.Before(due) {
+			t.Errorf("run %s was queued %s too early", id, due.Sub(queued.Time))
+		}
+		late = max(late, queued.Time.Sub(due))
+	}
+	t.Logf("the latest run was queued %s after its time", late)
+	if late > time.Second { // 100 ms on a machine that does nothing else
+		t.Errorf("a run was queued %s after its time", late)
+	}
+	waitFor(t, "the schedule to be empty", func() bool { return b.count(t, contracts.StreamSchedule) == 0 })
+}
+
+func TestNotBeforeFarAway(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo", NotBefore: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)})
+	b.waitHistory(t, id, "run.scheduled")
+	b.waitEmpty(t)
+	m, err := b.broker.last(t.Context(), contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := time.Parse("@at "+time.RFC3339Nano, m.Header.Get(headerSchedule))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in := time.Until(at); in < mostSchedule-time.Hour || in > mostSchedule {
+		t.Errorf("schedule fires in %s", in)
+	}
+	// It fires long before its time: it is put again.
+	b.publish(t, contracts.ScheduleDueSubject(id), "")
+	waitFor(t, "a new schedule", func() bool {
+		now, err := b.broker.last(t.Context(), contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
+		return err == nil && now.Sequence > m.Sequence
+	})
+	b.waitHistory(t, id, "run.scheduled")
+}
+
+func TestDueAfterCrash(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	s := full(contracts.NewRunID())
+	s.NotBefore = time.Now().Add(-time.Second)
+	b.append(t, s.RunID, scheduledDraft(s), queuedDraft(contracts.Submission{}))
+	gone := contracts.NewRunID() // its log was removed
+	b.publish(t, contracts.ScheduleDueSubject(s.RunID), "")
+	b.publish(t, contracts.ScheduleDueSubject(gone), "")
+	b.publish(t, "runs.schedule.due.nonsense", "")
+	b.start(t, Config{})
+	waitFor(t, "the work message", func() bool { return b.work(t, s.RunID) != nil })
+	waitFor(t, "the schedule to be empty", func() bool { return b.count(t, contracts.StreamSchedule) == 0 })
+	b.waitHistory(t, s.RunID, "run.scheduled run.queued")
+}
+
+func TestDispose(t *testing.T) {
+	for _, c := range []struct {
+		err       error
+		delivered uint64
+		act       action
+		delay     time.Duration
+	}{
+		{nil, 1, actAck, 0},
+		{notYet{delay: time.Minute}, 9, actNak, time.Minute},
+		{errMalformed, 1, actTerm, 0},
+		{errors.Join(jsutil.ErrUnavailable, errDrained), 5, actNak, 0},
+		{jsutil.ErrUnavailable, 1, actNak, firstDelay},
+		{jsutil.ErrConflict, 3, actNak, 4 * firstDelay},
+		{jsutil.ErrNoTopology, 1000, actNak, maxDelay},
+		{jsutil.ErrRefused, 1000, actNak, maxOddDelay},
+		{errors.New("who knows"), 2, actNak, 2 * firstDelay},
+	} {
+		if act, delay := dispose(c.err, c.delivered); act != c.act || delay != c.delay {
+			t.Errorf("%v, delivery %d: %s after %s, want %s after %s", c.err, c.delivered, act, delay, c.act, c.delay)
+		}
+	}
+}

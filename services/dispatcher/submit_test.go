@@ -1,0 +1,275 @@
+package dispatcher
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/jsutil/jstest"
+	"longhaul/pkg/runlog"
+)
+
+func TestSubmit(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	seq := b.submit(t, `{"agent_key":"echo","input":{"messages":[{"role":"user","content":"hi <b>"}],"params":{"n":3}},"metadata":{"user":"u1"}}`)
+	id := b.derivedID(t, seq)
+	b.start(t, Config{})
+	s := b.checkQueued(t, id)
+	if s.RunID != id || s.Priority != contracts.PriorityNormal || s.TimeoutSeconds != 42 || s.MaxAttempts != 7 {
+		t.Errorf("defaults are not those of the agent: %+v", s)
+	}
+	if s.Metadata["user"] != "u1" || s.Input.Messages[0].Text() != "hi <b>" || string(s.Input.Params) != `{"n":3}` {
+		t.Errorf("submission is changed: %+v", s)
+	}
+	given := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", Priority: "high", TimeoutSeconds: 1.5, MaxAttempts: 1}
+	b.submit(t, given)
+	if s := b.checkQueued(t, given.RunID); s.Priority != "high" || s.TimeoutSeconds != 1.5 || s.MaxAttempts != 1 {
+		t.Errorf("what was given is changed: %+v", s)
+	}
+	b.waitEmpty(t)
+}
+
+func TestSubmitDefaultsWithoutAgent(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.start(t, Config{AcceptUnknownAgents: true})
+	id := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "nobody"})
+	if s := b.checkQueued(t, id); s.TimeoutSeconds != contracts.DefaultTimeout || s.MaxAttempts != contracts.DefaultMaxAttempts {
+		t.Errorf("defaults are %+v", s)
+	}
+}
+
+func TestSubmitKeepsOrder(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	const n = 1000
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = contracts.NewRunID()
+		if _, err := b.JS.PublishAsync(contracts.SubjectSubmit, must(contracts.Encode(contracts.Submission{RunID: ids[i], AgentKey: "echo"}))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.waitEmpty(t)
+	if have := b.count(t, contracts.StreamWork); have != n {
+		t.Fatalf("%d work messages, want %d", have, n)
+	}
+	if have := b.count(t, contracts.StreamLog); have != n {
+		t.Fatalf("%d events, want %d", have, n)
+	}
+	var last uint64
+	for i, id := range ids {
+		m := b.work(t, id)
+		if m == nil {
+			t.Fatalf("run %d has no work message", i)
+		}
+		if m.Sequence <= last {
+			t.Fatalf("run %d was queued before the one submitted before it", i)
+		}
+		last = m.Sequence
+	}
+}
+
+func TestSubmitTwice(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	byID, byKey, keyed := contracts.NewRunID(), contracts.RunIDFromKey("order-77"), contracts.NewRunID()
+	for range 3 {
+		b.submit(t, contracts.Submission{RunID: byID, AgentKey: "echo"})
+		b.submit(t, contracts.Submission{IdempotencyKey: "order-77", AgentKey: "echo"})
+		b.submit(t, contracts.Submission{IdempotencyKey: "order-78", RunID: keyed, AgentKey: "echo"})
+	}
+	b.waitEmpty(t)
+	for _, id := range []string{byID, byKey, keyed} {
+		b.checkQueued(t, id)
+	}
+	if n := b.count(t, contracts.StreamWork); n != 3 {
+		t.Errorf("%d work messages, want 3", n)
+	}
+	// Once it has run, a duplicate does not run again.
+	work := b.work(t, byID)
+	b.append(t, byID, startedDraft("w-1"), contracts.Draft{Type: contracts.TypeSucceeded})
+	if err := b.broker.remove(t.Context(), contracts.StreamWork, work.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	b.submit(t, contracts.Submission{RunID: byID, AgentKey: "echo"})
+	b.waitEmpty(t)
+	b.waitHistory(t, byID, "run.queued run.started run.succeeded")
+	if b.work(t, byID) != nil {
+		t.Error("a duplicate of a run that has ended is queued")
+	}
+}
+
+func TestKeyOfAnotherRun(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	first, second := contracts.NewRunID(), contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: first, IdempotencyKey: "k", AgentKey: "echo"})
+	b.checkQueued(t, first)
+	b.submit(t, contracts.Submission{RunID: second, IdempotencyKey: "k", AgentKey: "echo"})
+	if m := faultOf(b.checkRejected(t, second), "idempotency_key"); !strings.Contains(m, first) {
+		t.Errorf("fault is %q, should name run %s", m, first)
+	}
+	b.waitEmpty(t)
+}
+
+func TestDeletedKeyIsFree(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	id := contracts.NewRunID()
+	m := &nats.Msg{Subject: contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey("k")), Header: nats.Header{"KV-Operation": {"DEL"}}}
+	if err := b.broker.publish(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, Config{})
+	b.submit(t, contracts.Submission{RunID: id, IdempotencyKey: "k", AgentKey: "echo"})
+	b.checkQueued(t, id)
+}
+
+func TestGarbage(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	good := contracts.NewRunID()
+	bodies := map[string]string{
+		"empty":           "",
+		"binary":          "\x00\xff\xfe\x01\x02",
+		"a megabyte":      strings.Repeat("x", 1<<20-1024),
+		"a large string":  `{"agent_key":"` + strings.Repeat("y", 900<<10) + `"}`,
+		"many fields":     "{" + strings.Repeat(`"`+strings.Repeat("z", 300)+`":1,`, 1500) + `"agent_key":"echo"}`,
+		"no object":       `[1,2,3]`,
+		"wrong types":     `{"agent_key":7,"input":"x","priority":[],"timeout_seconds":"long"}`,
+		"unknown field":   `{"agent_key":"echo","agnet":"x"}`,
+		"duplicate field": `{"agent_key":"echo","agent_key":"count"}`,
+		"bad agent":       `{"agent_key":"../etc"}`,
+		"bad run id":      `{"agent_key":"echo","run_id":"*.>"}`,
+		"deep":            `{"agent_key":"echo","input":{"params":` + strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000) + `}}`,
+		"not text":        "{\"agent_key\":\"echo\",\"conversation_id\":\"\xff\"}",
+		"truncated":       `{"agent_key":"echo","input":{`,
+	}
+	for what, body := range bodies {
+		t.Run(what, func(t *testing.T) {
+			b.submit(t, body)
+			b.waitEmpty(t)
+			last, err := b.broker.last(t.Context(), contracts.StreamLog, contracts.SubjectAllEvents)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := contracts.DecodeEvent(last.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if faults := b.checkRejected(t, e.RunID); len(faults) > contracts.MaxFaults+1 {
+				t.Errorf("%d faults", len(faults))
+			}
+		})
+	}
+	if n := b.count(t, contracts.StreamLog); n != len(bodies) {
+		t.Errorf("%d events for %d bad submissions", n, len(bodies))
+	}
+	b.submit(t, contracts.Submission{RunID: good, AgentKey: "echo"})
+	b.checkQueued(t, good)
+}
+
+func TestGarbageHasItsOwnID(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.submit(t, `{"agent_key":"echo","nonsense":1,"run_id":"`+id+`"}`)
+	if faultOf(b.checkRejected(t, id), "nonsense") == "" {
+		t.Error("the unknown field is not among the faults")
+	}
+	b.submit(t, `{"agent_key":"echo","nonsense":1,"idempotency_key":"kk"}`)
+	b.checkRejected(t, contracts.RunIDFromKey("kk"))
+}
+
+func TestGarbageAboutAnExistingRun(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo"})
+	b.checkQueued(t, id)
+	b.submit(t, `{"run_id":"`+id+`","agent_key":"echo","priority":"urgent"}`)
+	b.submit(t, `{"run_id":"`+id+`","agent_key":"nobody"}`)
+	b.waitEmpty(t)
+	b.checkQueued(t, id)
+}
+
+// A broker with a small max_payload may take a submission and not its event.
+func TestTooLargeForTheLog(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	d := must(New(b.NC, Config{Logger: slog.New(slog.DiscardHandler)}))
+	s := newSubmitter(handler{broker: d.broker, log: d.log, repair: d.repair, logger: d.logger}, d.agents, d.cfg)
+	it := &item{Delivery: &jsutil.Delivery{Stored: time.Now()}, sub: full(contracts.NewRunID())}
+	if err := s.oversized(t.Context(), it, fmt.Errorf("append: %w", runlog.ErrTooLarge)); err != nil {
+		t.Fatal(err)
+	}
+	b.checkRejected(t, it.sub.RunID)
+	other := errors.New("other")
+	if err := s.oversized(t.Context(), it, other); !errors.Is(err, other) {
+		t.Errorf("another error became %v", err)
+	}
+}
+
+func TestUnknownAgent(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	for i := range 30 {
+		b.register(t, contracts.AgentRecord{AgentKey: fmt.Sprintf("agent-%02d", 29-i)})
+	}
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "nobody"})
+	m := faultOf(b.checkRejected(t, id), "agent_key")
+	if !strings.Contains(m, "agent-00, agent-01, agent-02") || !strings.Contains(m, "agent-19 and 10 more") || strings.Contains(m, "agent-20") {
+		t.Errorf("fault is %q", m)
+	}
+	// One that registers a moment later is known at once.
+	b.register(t, contracts.AgentRecord{AgentKey: "late", MaxAttempts: 9})
+	id = contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "late"})
+	if s := b.checkQueued(t, id); s.MaxAttempts != 9 {
+		t.Errorf("max_attempts is %d, want the agent's 9", s.MaxAttempts)
+	}
+}
+
+func TestHostileHeaders(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	before := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: before, AgentKey: "echo"})
+	for _, h := range []nats.Header{
+		{"Nats-Rollup": {"all"}}, {"Nats-Rollup": {"sub"}}, {"Nats-TTL": {"1s"}}, {"Nats-TTL": {"never"}},
+		{"Nats-Schedule": {"@at 2020-01-01T00:00:00Z"}, "Nats-Schedule-Target": {"runs.work.echo.high.x"}},
+		{"Nats-Schedule-Target": {"runs.x.log"}, "Nats-Schedule": {"@every 1s"}},
+		{"Nats-Incr": {"+1"}},
+	} {
+		m := &nats.Msg{Subject: contracts.SubjectSubmit, Header: h, Data: []byte(`{"agent_key":"echo"}`)}
+		if _, err := b.JS.PublishMsg(t.Context(), m); err == nil {
+			t.Errorf("the broker took a submission with %v", h)
+		}
+	}
+	b.start(t, Config{})
+	b.checkQueued(t, before)
+	// Headers that are ours mean nothing on a submission.
+	id := contracts.NewRunID()
+	m := &nats.Msg{Subject: contracts.SubjectSubmit, Data: must(contracts.Encode(contracts.Submission{RunID: id, AgentKey: "echo"})),
+		Header: nats.Header{contracts.HeaderLogSequence: {"99"}, "Nats-Scheduler": {""}, "KV-Operation": {"DEL"}}}
+	if _, err := b.JS.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	b.checkQueued(t, id)
+	b.waitEmpty(t)
+}
