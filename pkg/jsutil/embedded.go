@@ -166,7 +166,7 @@ func (e *Embedded) stop() {
 		e.lock.Close() //nolint:errcheck // nothing was written that could be lost
 	}
 	if e.temp != "" {
-		os.RemoveAll(e.temp) //nolint:errcheck // a rest in the temporary directory harms nobody
+		os.RemoveAll(e.temp) // a rest in the temporary directory harms nobody
 	}
 }
 

@@ -87,7 +87,8 @@ const storeFailed = 10077
 
 // clientErrors are the errors that nats.go makes by itself.
 var clientErrors = []struct{ is, means error }{
-	{jetstream.ErrKeyNotFound, ErrNotFound}, // also ErrKeyDeleted
+	{jetstream.ErrKeyNotFound, ErrNotFound},
+	{jetstream.ErrKeyDeleted, ErrNotFound},
 	{jetstream.ErrKeyRevisionMismatch, ErrConflict},
 
 	{jetstream.ErrBucketNotFound, ErrNoTopology},
