@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,12 +20,12 @@ import (
 
 // globals are the flags of every command.
 type globals struct {
-	NATS     string `name:"nats" group:"global" placeholder:"URL" help:"Broker to connect to (default nats://127.0.0.1:4222)."`
-	Context  string `group:"global" placeholder:"NAME" help:"NATS context to connect with, as made by the nats command."`
-	Creds    string `group:"global" placeholder:"FILE" help:"Credentials file."`
-	JSON     bool   `name:"json" group:"global" help:"Print JSON: one document, or one a line where there may be many."`
-	LogLevel string `group:"global" enum:"debug,info,warn,error," default:"" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error (default info for a service, else warn)."`
-	NoColor  bool   `group:"global" env:"LONGHAUL_NO_COLOR" help:"No colours (nor with NO_COLOR set, nor when not on a terminal)."`
+	NATS     string  `name:"nats" group:"global" placeholder:"URL" help:"Broker to connect to (default nats://127.0.0.1:4222)."`
+	Context  string  `group:"global" placeholder:"NAME" help:"NATS context to connect with, as made by the nats command."`
+	Creds    string  `group:"global" placeholder:"FILE" help:"Credentials file."`
+	JSON     bool    `name:"json" group:"global" help:"Print JSON: one document, or one a line where there may be many."`
+	LogLevel *string `group:"global" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error (default info for a service, else warn)."`
+	NoColor  bool    `group:"global" env:"LONGHAUL_NO_COLOR" help:"No colours (nor with NO_COLOR set, nor when not on a terminal)."`
 }
 
 // app is what a command has to work with: the global flags, the streams of the
@@ -57,8 +58,8 @@ func (a *app) setUp() {
 // logger logs to stderr, from the level that --log-level names or else from
 // level: words on a terminal, JSON otherwise.
 func (a *app) logger(level slog.Level) *slog.Logger {
-	if a.LogLevel != "" {
-		_ = level.UnmarshalText([]byte(a.LogLevel)) // the grammar admits levels alone
+	if a.LogLevel != nil {
+		_ = level.UnmarshalText([]byte(*a.LogLevel)) // the grammar admits levels alone
 	}
 	if a.err.terminal {
 		return slog.New(tint.NewTextHandler(a.stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !a.err.color}))
@@ -75,11 +76,8 @@ func isTerminal(f any) bool {
 // fail prints err, if there is something to print, and returns its exit code.
 func (a *app) fail(err error) int {
 	code := exitCode(err)
-	var silent bool
-	if coded, ok := err.(*codedError); ok { //nolint:errorlint // only one that wraps nothing is silent
-		silent = coded.err == nil
-	}
-	if err == nil || silent {
+	var coded *codedError
+	if err == nil || errors.As(err, &coded) && coded.err == nil {
 		return code
 	}
 	if a.JSON {

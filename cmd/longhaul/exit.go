@@ -98,7 +98,7 @@ func hint(err error) string {
 	case errors.As(err, &coded):
 		return coded.hint
 	case errors.Is(err, client.ErrUnavailable):
-		return "is a broker running there? Start one: longhaul dev, or name another: --nats URL"
+		return "start one: longhaul dev; or name another: --nats URL"
 	case errors.Is(err, client.ErrNoStatekeeper):
 		return "start one: longhaul statekeeper (or try everything at once: longhaul dev)"
 	case errors.Is(err, jsutil.ErrNoTopology):

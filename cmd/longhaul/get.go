@@ -68,6 +68,7 @@ func (a *app) showRun(resp contracts.GetResponse) {
 		"Finished", finishedWords(c, r),
 		"Checkpoint", checkpointRefWords(r.Checkpoint),
 		"Events", number(int(r.Seq)), //nolint:gosec // a count of events
+		"Reason", reasonWords(resp),
 		"Error", runErrorWords(r),
 		"Faults", faultLines(r.Faults),
 		"Output", outputWords(resp),
@@ -129,6 +130,20 @@ func runErrorWords(r contracts.StatusRecord) string {
 		return ""
 	}
 	return printable(errorWords(*r.Error))
+}
+
+// reasonWords says why a run was cancelled or timed out.
+func reasonWords(resp contracts.GetResponse) string {
+	e := contracts.Event{Payload: resp.Result}
+	switch resp.Run.Status {
+	case contracts.StatusCancelled:
+		e.Type = contracts.TypeCancelled
+	case contracts.StatusTimedOut:
+		e.Type = contracts.TypeTimedOut
+	default:
+		return ""
+	}
+	return printable(summary(e, console{}))
 }
 
 func faultLines(faults contracts.Faults) string {

@@ -38,7 +38,7 @@ func (a *app) serve(ctx context.Context, name string, settings []any, build func
 	if err != nil {
 		return &codedError{code: exitUsage, err: err, hint: "see longhaul " + name + " --help"}
 	}
-	log.Info("configuration", append([]any{"version", buildVersion().Version, "nats", a.broker(), "log_level", a.LogLevel}, settings...)...)
+	log.Info("configuration", append([]any{"version", buildVersion().Version, "nats", a.broker()}, settings...)...)
 	if err := s.Run(ctx); err != nil {
 		return err
 	}
@@ -133,7 +133,6 @@ func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
 
 // workerCmd runs a worker.
 type workerCmd struct {
-	topologyFlags
 	agentFlags
 	WorkerID    string `name:"worker-id" placeholder:"ID" help:"The worker's name among all (default: a fresh one at every start)."`
 	Concurrency int    `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
@@ -148,6 +147,8 @@ type workerCmd struct {
 	RetryBackoffMax               float64 `default:"300" placeholder:"S" help:"Longest delay before a retry (default ${default})."`
 	DrainTimeoutSeconds           float64 `default:"30" placeholder:"S" help:"How long runs may go on after the first signal (default ${default}). What has not ended by then goes on elsewhere."`
 	CancelGraceSeconds            float64 `default:"10" placeholder:"S" help:"How long an agent may take to end when its run is cancelled or its time is up (default ${default})."`
+
+	topologyFlags
 }
 
 // Help is shown below the command's summary.

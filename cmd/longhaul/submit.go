@@ -18,18 +18,18 @@ import (
 type submitCmd struct {
 	Agent string `arg:"" optional:"" name:"agent" help:"The agent's key; - reads submissions from stdin."`
 
-	Message        []string           `short:"m" sep:"none" placeholder:"TEXT" help:"A message from the user; may be repeated."`
-	Param          []string           `short:"p" sep:"none" placeholder:"NAME=VALUE" help:"A parameter; the value is JSON, or else a string. May be repeated."`
-	ParamJSON      string             `name:"param-json" placeholder:"JSON" help:"All parameters, as a JSON object; --param adds to them."`
-	Metadata       map[string]string  `mapsep:"none" placeholder:"NAME=VALUE" help:"Metadata to find the run by; may be repeated."`
-	RunID          string             `name:"run-id" placeholder:"UUID" help:"The run's id. Submitting it twice makes one run."`
-	IdempotencyKey string             `placeholder:"KEY" help:"Submitting this key twice makes one run."`
-	Conversation   string             `placeholder:"ID" help:"The conversation that the run belongs to."`
-	Priority       contracts.Priority `enum:"high,normal,low," default:"" placeholder:"PRIORITY" help:"high, normal or low."`
-	Timeout        string             `placeholder:"DURATION" help:"Time for one attempt, such as 90s or 5m."`
-	MaxAttempts    int                `placeholder:"N" help:"Attempts in all."`
-	NotBefore      string             `placeholder:"TIME" help:"Start no earlier: a time, or a duration from now, such as 10m."`
-	File           string             `short:"f" type:"path" placeholder:"FILE" help:"Read submissions from a file: one JSON document, or one a line."`
+	Message        []string            `short:"m" sep:"none" placeholder:"TEXT" help:"A message from the user; may be repeated."`
+	Param          []string            `short:"p" sep:"none" placeholder:"NAME=VALUE" help:"A parameter; the value is JSON, or else a string. May be repeated."`
+	ParamJSON      string              `name:"param-json" placeholder:"JSON" help:"All parameters, as a JSON object; --param adds to them."`
+	Metadata       map[string]string   `mapsep:"none" placeholder:"NAME=VALUE" help:"Metadata to find the run by; may be repeated."`
+	RunID          string              `name:"run-id" placeholder:"UUID" help:"The run's id. Submitting it twice makes one run."`
+	IdempotencyKey string              `placeholder:"KEY" help:"Submitting this key twice makes one run."`
+	Conversation   string              `placeholder:"ID" help:"The conversation that the run belongs to."`
+	Priority       *contracts.Priority `enum:"high,normal,low" placeholder:"PRIORITY" help:"high, normal or low."`
+	Timeout        string              `placeholder:"DURATION" help:"Time for one attempt, such as 90s or 5m."`
+	MaxAttempts    int                 `placeholder:"N" help:"Attempts in all."`
+	NotBefore      string              `placeholder:"TIME" help:"Start no earlier: a time, or a duration from now, such as 10m."`
+	File           string              `short:"f" type:"path" placeholder:"FILE" help:"Read submissions from a file: one JSON document, or one a line."`
 
 	Follow  bool `xor:"after" help:"Show the run's events until it has ended."`
 	Wait    bool `short:"w" xor:"after" help:"Wait for the end, and print the output."`
@@ -104,7 +104,10 @@ func (s *submitCmd) open(a *app) (io.Reader, func(), error) {
 func (s *submitCmd) submission(now time.Time) (contracts.Submission, error) {
 	sub := contracts.Submission{
 		RunID: s.RunID, IdempotencyKey: s.IdempotencyKey, ConversationID: s.Conversation, Metadata: s.Metadata,
-		Priority: s.Priority, MaxAttempts: s.MaxAttempts,
+		MaxAttempts: s.MaxAttempts,
+	}
+	if s.Priority != nil {
+		sub.Priority = *s.Priority
 	}
 	if s.Agent != "-" {
 		sub.AgentKey = s.Agent
