@@ -22,6 +22,12 @@ const (
 	// agentsTTL is how old the defaults of an agent may be here. Whether an
 	// agent is known at all is never refused from this copy.
 	agentsTTL = 5 * time.Second
+	// refreshTimeout is short because the first refresh holds up the start, and
+	// a request that meets a broker's restart is lost.
+	refreshTimeout = time.Second
+	// listTTL is how old the list of known keys in a refusal may be. A flood of
+	// bad submissions must not become a flood of reads of the whole bucket.
+	listTTL = time.Second
 	// maxListed bounds the known keys that a refusal lists.
 	maxListed = 20
 )
@@ -33,6 +39,7 @@ type agents struct {
 
 	mu    sync.RWMutex
 	known map[string]contracts.AgentRecord // replaced or added to, under mu
+	read  time.Time                        // when it was last replaced
 }
 
 func newAgents(b *broker, logger *slog.Logger) *agents {
@@ -51,7 +58,7 @@ func (a *agents) run(ctx context.Context) {
 
 // refresh reads the whole bucket. If it cannot, the copy stays as it is.
 func (a *agents) refresh(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, agentsTTL)
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
 	known, err := a.readAll(ctx)
 	if err != nil {
@@ -62,7 +69,7 @@ func (a *agents) refresh(ctx context.Context) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.known = known
+	a.known, a.read = known, time.Now()
 }
 
 func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord, error) {
@@ -136,8 +143,12 @@ func (a *agents) find(ctx context.Context, key string) (contracts.AgentRecord, b
 
 // unknown is the fault of a submission whose agent nobody has ever registered.
 func (a *agents) unknown(ctx context.Context, key string) contracts.Fault {
-	// The copy may be older than the agents that the submitter can see.
-	a.refresh(ctx)
+	a.mu.RLock()
+	old := time.Since(a.read) > listTTL
+	a.mu.RUnlock()
+	if old {
+		a.refresh(ctx)
+	}
 	a.mu.RLock()
 	keys := slices.Sorted(maps.Keys(a.known))
 	a.mu.RUnlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,6 +25,7 @@ type broker struct {
 // stored is one message as a stream holds it.
 type stored struct {
 	Sequence uint64
+	Time     time.Time // by the broker's clock
 	Header   nats.Header
 	Data     []byte
 }
@@ -38,18 +40,24 @@ func (b *broker) first(ctx context.Context, stream, subject string) (stored, err
 	return b.get(ctx, stream, map[string]any{"seq": 1, "next_by_subj": subject})
 }
 
+// at returns the message at a sequence; jsutil.ErrNotFound if there is none.
+func (b *broker) at(ctx context.Context, stream string, sequence uint64) (stored, error) {
+	return b.get(ctx, stream, map[string]any{"seq": sequence})
+}
+
 func (b *broker) get(ctx context.Context, stream string, question map[string]any) (stored, error) {
 	var answer struct {
 		Message struct {
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
 		} `json:"message"`
 	}
 	if err := b.ask(ctx, "STREAM.MSG.GET."+stream, question, &answer); err != nil {
 		return stored{}, err
 	}
-	m := stored{Sequence: answer.Message.Sequence, Data: answer.Message.Data}
+	m := stored{Sequence: answer.Message.Sequence, Time: answer.Message.Time, Data: answer.Message.Data}
 	if len(answer.Message.Header) > 0 {
 		h, err := nats.DecodeHeadersMsg(answer.Message.Header)
 		if err != nil {
@@ -66,7 +74,7 @@ func (b *broker) remove(ctx context.Context, stream string, sequence uint64) err
 	if err == nil {
 		return nil
 	}
-	if _, look := b.get(ctx, stream, map[string]any{"seq": sequence}); errors.Is(look, jsutil.ErrNotFound) {
+	if _, look := b.at(ctx, stream, sequence); errors.Is(look, jsutil.ErrNotFound) {
 		return nil
 	}
 	return err

@@ -55,5 +55,5 @@ func (c *commands) carryOut(ctx context.Context, m *jsutil.Delivery, runID strin
 	if len(faults) > 0 {
 		return fmt.Errorf("%w: %w", errMalformed, faults)
 	}
-	return c.redrive(ctx, runID, cmd)
+	return c.redrive(ctx, m, runID, cmd)
 }

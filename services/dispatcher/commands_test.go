@@ -270,6 +270,44 @@ func TestRedriveAfterCrash(t *testing.T) {
 	b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
 }
 
+// A redrive that is delivered again when its round has failed as well starts no third one.
+func TestRedriveDeliveredAgain(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := contracts.NewRunID()
+	round := []contracts.Draft{startedDraft("w-1"), failedDraft}
+	b.append(t, id, append([]contracts.Draft{queuedDraft(full(id))}, round...)...)
+	b.publish(t, contracts.RedriveSubject(id), "")
+	// A dispatcher that appends, and loses its ack.
+	cons, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerCommands)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := cons.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}}
+	b.append(t, id, append([]contracts.Draft{again}, round...)...)
+	if err := m.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	stop := b.start(t, Config{})
+	b.waitEmpty(t)
+	want := "run.queued run.started run.failed run.requeued run.started run.failed"
+	b.waitHistory(t, id, want)
+	stop()
+	// One that was sent after that round does start the third.
+	b.publish(t, contracts.RedriveSubject(id), "")
+	if m, err = cons.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, Config{})
+	b.waitHistory(t, id, want+" run.requeued")
+}
+
 // The worker that ended the round before has not acked yet.
 func TestRedriveOverOldWork(t *testing.T) {
 	for _, acked := range []bool{true, false} {

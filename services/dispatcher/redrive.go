@@ -20,8 +20,9 @@ const (
 )
 
 // redrive starts a new round of a run that ended badly. Delivered again before
-// the round began, it only publishes the work again.
-func (c *commands) redrive(ctx context.Context, runID string, cmd contracts.RedriveCommand) error {
+// the round began, it only publishes the work again; delivered again after the
+// round has ended badly as well, it does nothing.
+func (c *commands) redrive(ctx context.Context, m *jsutil.Delivery, runID string, cmd contracts.RedriveCommand) error {
 	for range maxLooks {
 		last, err := c.log.LastFromLeader(ctx, runID)
 		if errors.Is(err, jsutil.ErrNotFound) {
@@ -37,6 +38,11 @@ func (c *commands) redrive(ctx context.Context, runID string, cmd contracts.Redr
 		case !last.Status.Redrivable():
 			c.logger.Warn("run cannot be redriven, the command is dropped", "run_id", runID, "status", last.Status)
 			return nil
+		}
+		if m.Delivered > 1 {
+			if done, err := c.redrivenSince(ctx, runID, m.Stored); err != nil || done {
+				return err
+			}
 		}
 		event, err := contracts.Next(last.Head().Head, runID, contracts.Draft{
 			Type: contracts.TypeRequeued, FromStart: cmd.FromStart,
@@ -62,6 +68,29 @@ func (c *commands) redrive(ctx context.Context, runID string, cmd contracts.Redr
 func redriven(last runlog.Entry) bool {
 	var p contracts.Requeued
 	return last.Type == contracts.TypeRequeued && json.Unmarshal(last.Payload, &p) == nil && p.Reason == contracts.RequeueRedrive
+}
+
+// redrivenSince reports whether the run was redriven after a command was
+// stored. Both times are the broker's, for the clocks of two machines prove
+// nothing. It reads the whole log, which only a redelivered command costs.
+func (c *commands) redrivenSince(ctx context.Context, runID string, since time.Time) (bool, error) {
+	var newest uint64
+	for e, err := range c.log.Read(ctx, runID, 1) {
+		if err != nil && !errors.Is(err, runlog.ErrGap) && !errors.Is(err, runlog.ErrMalformed) {
+			return false, fmt.Errorf("look for an earlier redrive: %w", err)
+		}
+		if err == nil && redriven(e) {
+			newest = e.Sequence
+		}
+	}
+	if newest == 0 {
+		return false, nil
+	}
+	entry, err := c.broker.at(ctx, contracts.StreamLog, newest)
+	if err != nil {
+		return false, fmt.Errorf("look for an earlier redrive: %w", err)
+	}
+	return entry.Time.After(since), nil
 }
 
 // queueAgain publishes the work message of a new round.
