@@ -14,7 +14,9 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-func followLimits() limits { return limits{messages: 512, bytes: 8 << 20, check: checkInterval} }
+func followLimits() limits {
+	return limits{messages: 512, bytes: 8 << 20, first: firstCheck, check: checkInterval}
+}
 
 // FollowOptions says what Follow yields.
 type FollowOptions struct {

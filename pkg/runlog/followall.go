@@ -12,7 +12,9 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-func followAllLimits() limits { return limits{messages: 8192, bytes: 32 << 20, check: checkInterval} }
+func followAllLimits() limits {
+	return limits{messages: 8192, bytes: 32 << 20, first: firstCheck, check: checkInterval}
+}
 
 // FollowAll yields the events of every run, or of the runs of one agent if
 // agentKey is not empty, that are appended from now on: all of them, in the

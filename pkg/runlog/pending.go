@@ -21,11 +21,13 @@ const (
 	ackWait = 5 * time.Second
 	// lookupWait bounds one such question.
 	lookupWait = 2 * time.Second
-	// behindWait is how long a refusal is doubted when the log shows no event
-	// that could have caused it: a leader that has just been elected may still
-	// be applying it. After that the head was none of this log's (the log was
-	// removed).
-	behindWait = 2 * time.Second
+	// hiddenWait is how long a conflict is looked into while the log does not
+	// show the event that caused it: on several replicas it may still be on its
+	// way to being stored. After that the head was none of this log's.
+	hiddenWait = 500 * time.Millisecond
+	// lostWait is the same if an earlier answer was lost, and the conflict may
+	// thus be one with this very event: a leader's election takes up to six seconds.
+	lostWait = 10 * time.Second
 )
 
 // Pending is an append under way.
@@ -80,10 +82,10 @@ func (p *Pending) firstAck(ctx context.Context) (uint64, error) {
 	}
 }
 
-// settle finds out what became of the append after err, which was one that
-// does not say so.
+// settle finds out what became of the append after err, which does not say so.
 func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
-	var behind time.Time // since when the broker refuses without showing why
+	lost := !errors.Is(err, jsutil.ErrConflict) // whether some answer was lost
+	var hidden time.Time                        // since when the log does not show what it conflicts with
 	for try := 0; ; try++ {
 		found, lookupErr := p.log.nextFromLeader(ctx, p.head.RunID, p.at.Sequence+1)
 		switch {
@@ -92,22 +94,24 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 		case lookupErr == nil:
 			return Head{}, p.failed(fmt.Errorf("%w: another event stands at sequence %d, after %d",
 				jsutil.ErrConflict, found.sequence, p.at.Sequence))
-		case !errors.Is(lookupErr, jsutil.ErrNotFound) && !errors.Is(lookupErr, jsutil.ErrUnavailable):
-			return Head{}, p.unknown(fmt.Errorf("%w; asking what became of it: %w", err, lookupErr))
 		case errors.Is(lookupErr, jsutil.ErrUnavailable):
 			err = lookupErr
+		case !errors.Is(lookupErr, jsutil.ErrNotFound):
+			return Head{}, p.unknown(fmt.Errorf("ask what became of it: %w (after: %w)", lookupErr, err))
 		case !errors.Is(err, jsutil.ErrConflict):
-			behind = time.Time{}
-		case behind.IsZero():
-			behind = time.Now()
-		case time.Since(behind) > behindWait:
+			hidden = time.Time{}
+		case hidden.IsZero():
+			hidden = time.Now()
+		case !lost && time.Since(hidden) > hiddenWait:
 			return Head{}, p.failed(fmt.Errorf("%w: the log ends before sequence %d", err, p.at.Sequence))
+		case time.Since(hidden) > lostWait:
+			return Head{}, p.unknown(fmt.Errorf("%w: refused, but no event follows sequence %d", jsutil.ErrUnavailable, p.at.Sequence))
 		}
-		if ctxErr := p.log.pause(ctx, try); ctxErr != nil {
-			return Head{}, p.unknown(fmt.Errorf("%w, last: %w", ctxErr, err))
+		if pauseErr := p.log.pause(ctx, try); pauseErr != nil {
+			return Head{}, p.unknown(fmt.Errorf("%w (last: %w)", pauseErr, err))
 		}
 		if errors.Is(lookupErr, jsutil.ErrUnavailable) {
-			continue // ask again before sending again: the question costs the broker less
+			continue // ask again first: what was sent may be stored by now
 		}
 		var seq uint64
 		if seq, err = p.publish(ctx); err == nil {
@@ -116,6 +120,7 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 		if !unsettled(err) {
 			return Head{}, p.unknown(err)
 		}
+		lost = lost || !errors.Is(err, jsutil.ErrConflict)
 	}
 }
 

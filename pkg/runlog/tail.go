@@ -19,8 +19,9 @@ type limits struct {
 	// messages and bytes are what is kept for a receiver that does not keep up;
 	// what comes past them is read from the log later.
 	messages, bytes int
-	// check is how often a quiet tail is compared with the log.
-	check time.Duration
+	// first is when a quiet tail is compared with the log for the first time,
+	// and check how often from then on.
+	first, check time.Duration
 }
 
 const (
@@ -106,7 +107,7 @@ func (t *tail) loop(ctx context.Context, live <-chan *nats.Msg, sub *nats.Subscr
 	if err := t.catchUp(ctx, 0); err != nil {
 		return err
 	}
-	check := time.NewTimer(jitter(min(firstCheck, t.limits.check)))
+	check := time.NewTimer(jitter(t.limits.first))
 	defer check.Stop()
 	dropped := 0
 	for {
