@@ -32,6 +32,10 @@ const (
 	// handles in milliseconds; what matters is that a slow broker does not
 	// hand the same message to all of them.
 	sharedAckWait = 30 * time.Second
+	// maxWaiting is how many pull requests a consumer keeps: every free slot of
+	// every worker may be one. It costs nothing unused, and can't be changed
+	// once the consumer stands; the default, 512, ends at a few large workers.
+	maxWaiting = 16 << 10
 	// projectorAckWait is how long what a dead projector had taken stays
 	// undone. Its work is idempotent: too short does no harm.
 	projectorAckWait = 5 * time.Second
@@ -133,6 +137,7 @@ func shared(stream, name string, filters ...string) Consumer {
 		AckWait:       sharedAckWait,
 		MaxDeliver:    -1,
 		MaxAckPending: -1,
+		MaxWaiting:    maxWaiting,
 	}}
 	if len(filters) == 1 {
 		// In this form the subject of the create request holds the filter, so

@@ -250,6 +250,9 @@ func TestBuckets(t *testing.T) {
 			t.Errorf("create a key that exists: got %v, want ErrConflict", err)
 		}
 		ack := mustPublish(t, b.JS, message(contracts.KVSubject(name, "a"), "3")) // as services write
+		if n := mustState(t, b.JS, "KV_"+name).Msgs; n != 1 {
+			t.Errorf("%d values of one key are kept, want the newest", n)
+		}
 		entry, err := kv.Get(t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
