@@ -131,7 +131,11 @@ func TestBrokerKeepsItsDataAndItsPort(t *testing.T) {
 
 func TestWorkerMayDrain(t *testing.T) {
 	worker := mustLoad(t).Services["worker"]
-	drain, err := time.ParseDuration(*worker.Environment["LONGHAUL_DRAIN_TIMEOUT"])
+	setting := worker.Environment["LONGHAUL_DRAIN_TIMEOUT_SECONDS"]
+	if setting == nil {
+		t.Fatal("LONGHAUL_DRAIN_TIMEOUT_SECONDS is not set")
+	}
+	drain, err := time.ParseDuration(*setting + "s")
 	if err != nil {
 		t.Fatal(err)
 	}
