@@ -52,29 +52,37 @@ type outputReader struct {
 	failure *contracts.ErrorInfo
 }
 
-// read handles line by line until the end of r. After an error it goes on
-// reading, and drops what it reads: a program that is told to stop must be able
-// to write its last words without blocking on a full pipe.
-func (o *outputReader) read(r io.Reader) (first error) {
+// read handles line by line until the end of r. The first error is given to
+// stop, at once. After it read goes on, and drops what it reads: a program that
+// is told to stop must be able to write its last words without blocking on a
+// full pipe.
+func (o *outputReader) read(r io.Reader, stop func(error)) {
 	in := bufio.NewReaderSize(r, maxText)
 	var line []byte
+	stopped := false
+	check := func(err error) {
+		if err != nil && !stopped {
+			stopped = true
+			stop(err)
+		}
+	}
 	for {
 		part, err := in.ReadSlice('\n')
-		if first == nil {
-			line, first = o.take(line, part, errors.Is(err, bufio.ErrBufferFull))
+		if !stopped {
+			var fault error
+			line, fault = o.take(line, part, errors.Is(err, bufio.ErrBufferFull))
+			check(fault)
 		}
 		switch {
 		case err == nil || errors.Is(err, bufio.ErrBufferFull):
 		case errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded):
-			if first == nil && len(line) > 0 {
-				first = o.line(line)
+			if !stopped && len(line) > 0 {
+				check(o.line(line))
 			}
-			return first
+			return
 		default:
-			if first == nil {
-				first = fmt.Errorf("read the program's output: %w", err)
-			}
-			return first
+			check(fmt.Errorf("read the program's output: %w", err))
+			return
 		}
 	}
 }
@@ -138,6 +146,11 @@ func (o *outputReader) line(raw []byte) error {
 			return agent.Permanent(errors.New("the program wrote a checkpoint without a payload"))
 		}
 		return o.run.Checkpoint(o.ctx, l.Payload)
+	case string(contracts.TypeDelta):
+		var d contracts.Delta
+		if json.Unmarshal(l.Payload, &d) == nil {
+			return o.run.Delta(d.Text) // which may be merged with others, unlike an event
+		}
 	case string(contracts.TypeError):
 		info := contracts.ErrorInfo{Retriable: true}
 		if json.Unmarshal(l.Payload, &info) == nil && info.Message != "" {

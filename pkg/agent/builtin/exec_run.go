@@ -67,9 +67,7 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 	outDone, errDone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(outDone)
-		if err := out.read(stdout); err != nil {
-			stop(err)
-		}
+		out.read(stdout, stop)
 	}()
 	go func() {
 		defer close(errDone)
