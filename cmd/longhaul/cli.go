@@ -14,7 +14,8 @@ import (
 type cli struct {
 	globals
 
-	Dev devCmd `cmd:"" group:"try" help:"Run a broker, all services and the built-in agents in this process."`
+	Demo demoCmd `cmd:"" group:"try" help:"See what Longhaul does, in a quarter of a minute, with a worker killed on the way."`
+	Dev  devCmd  `cmd:"" group:"try" help:"Run a broker, all services and the built-in agents in this process."`
 
 	Submit      submitCmd      `cmd:"" group:"runs" help:"Submit a run, or many."`
 	Watch       watchCmd       `cmd:"" group:"runs" help:"Follow a run's events, or those of many runs."`
