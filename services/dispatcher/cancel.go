@@ -43,7 +43,7 @@ func (c *commands) cancel(ctx context.Context, m *jsutil.Delivery, runID string,
 			return nil
 		case head.Status != contracts.StatusRunning:
 			head, err = c.append(ctx, head, contracts.Draft{
-				Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: cmd.Reason, By: cmd.By},
+				Type: contracts.TypeCancelled, Payload: contracts.Cancelled(cmd),
 			})
 			if err == nil {
 				c.logger.Info("run is cancelled", "run_id", runID)
@@ -59,7 +59,7 @@ func (c *commands) cancel(ctx context.Context, m *jsutil.Delivery, runID string,
 		default:
 			// Whoever holds or takes the run next finds this in the log.
 			_, err = c.append(ctx, head, contracts.Draft{
-				Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested{Reason: cmd.Reason, By: cmd.By},
+				Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested(cmd),
 			})
 			if err == nil {
 				c.logger.Info("cancel is written for a holder out of reach", "run_id", runID, "attempt", head.Attempt, "worker_id", head.WorkerID)

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,7 @@ func (b *bench) holder(t testing.TB, workerID string, answer func(contracts.Hold
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := sub.Unsubscribe(); err != nil && err != nats.ErrConnectionClosed {
+		if err := sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Error(err)
 		}
 	})

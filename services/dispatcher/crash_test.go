@@ -12,9 +12,9 @@ import (
 // does the first of them by hand and leaves the message in the inbox, as the
 // dead one did; another dispatcher must end with one run and one work message.
 func TestSubmitAfterCrash(t *testing.T) {
-	soon := func() time.Time { return time.Now().Add(time.Second) }
 	cases := map[string]struct {
-		sub  contracts.Submission
+		key  string        // the idempotency key
+		wait time.Duration // until not_before, if not 0
 		done func(t *testing.T, b *bench, s contracts.Submission)
 		want string // the log, in the end
 		work bool   // there is a work message, in the end
@@ -51,14 +51,14 @@ func TestSubmitAfterCrash(t *testing.T) {
 			want: "run.queued run.started run.failed",
 		},
 		"key claimed": {
-			sub: contracts.Submission{IdempotencyKey: "k"},
+			key: "k",
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
 				must(b.broker.claim(t.Context(), "k", s.RunID))
 			},
 			want: "run.queued", work: true,
 		},
 		"key claimed and queued": {
-			sub: contracts.Submission{IdempotencyKey: "k"},
+			key: "k",
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
 				must(b.broker.claim(t.Context(), "k", s.RunID))
 				b.append(t, s.RunID, queuedDraft(s))
@@ -66,12 +66,12 @@ func TestSubmitAfterCrash(t *testing.T) {
 			want: "run.queued", work: true,
 		},
 		"scheduled": {
-			sub:  contracts.Submission{NotBefore: soon()},
+			wait: time.Second,
 			done: func(t *testing.T, b *bench, s contracts.Submission) { b.append(t, s.RunID, scheduledDraft(s)) },
 			want: "run.scheduled run.queued", work: true,
 		},
 		"schedule put": {
-			sub: contracts.Submission{NotBefore: soon()},
+			wait: time.Second,
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
 				b.append(t, s.RunID, scheduledDraft(s))
 				if err := (handler{broker: b.broker}).putSchedule(t.Context(), s.RunID, s.NotBefore); err != nil {
@@ -81,7 +81,7 @@ func TestSubmitAfterCrash(t *testing.T) {
 			want: "run.scheduled run.queued", work: true,
 		},
 		"scheduled, then queued": {
-			sub: contracts.Submission{NotBefore: soon()},
+			wait: -time.Second,
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
 				b.append(t, s.RunID, scheduledDraft(s), queuedDraft(s))
 			},
@@ -92,8 +92,10 @@ func TestSubmitAfterCrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, jstest.Start(t))
 			b.register(t, echo)
-			s := c.sub
-			s.RunID, s.AgentKey = contracts.NewRunID(), "echo"
+			s := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", IdempotencyKey: c.key}
+			if c.wait != 0 {
+				s.NotBefore = time.Now().Add(c.wait).UTC()
+			}
 			b.submit(t, s)
 			complete(&s, echo)
 			c.done(t, b, s)

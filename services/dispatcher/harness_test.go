@@ -237,7 +237,7 @@ func (b *bench) checkQueued(t testing.TB, runID string) contracts.Submission {
 }
 
 // checkRejected waits for a refusal and returns its faults.
-func (b *bench) checkRejected(t testing.TB, runID string) contracts.Faults {
+func (b *bench) checkRejected(t testing.TB, runID string) []contracts.Fault {
 	t.Helper()
 	entries := b.waitHistory(t, runID, "run.rejected")
 	if m := b.work(t, runID); m != nil {
@@ -251,7 +251,7 @@ func (b *bench) checkRejected(t testing.TB, runID string) contracts.Faults {
 	return p.Errors
 }
 
-func faultOf(faults contracts.Faults, field string) string {
+func faultOf(faults []contracts.Fault, field string) string {
 	for _, f := range faults {
 		if f.Field == field {
 			return f.Message

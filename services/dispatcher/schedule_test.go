@@ -38,7 +38,7 @@ func TestNotBefore(t *testing.T) {
 		late = max(late, queued.Time.Sub(due))
 	}
 	t.Logf("the latest run was queued %s after its time", late)
-	if late > time.Second { // 100 ms on a machine that does nothing else
+	if late > 250*time.Millisecond { // a few ms on a machine that does nothing else
 		t.Errorf("a run was queued %s after its time", late)
 	}
 	waitFor(t, "the schedule to be empty", func() bool { return b.count(t, contracts.StreamSchedule) == 0 })
