@@ -15,7 +15,7 @@ type Config struct {
 	// Topology is what Run creates on the broker where it is missing.
 	Topology jsutil.TopologyOptions
 	// Window is how long a change of a run's status may wait for further events
-	// of that run, so that a short run costs one write. Default 20 ms. A run's
+	// of that run, so that a short run costs one write. Default 30 ms. A run's
 	// end is written at once.
 	Window time.Duration
 	// LiveRuns bounds the records of unfinished runs that the projector keeps in
@@ -41,7 +41,7 @@ var version = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 // withDefaults returns c with every zero value filled in.
 func (c Config) withDefaults() Config {
 	if c.Window == 0 {
-		c.Window = 20 * time.Millisecond
+		c.Window = 30 * time.Millisecond
 	}
 	if c.LiveRuns == 0 {
 		c.LiveRuns = 100_000

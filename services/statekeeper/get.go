@@ -5,30 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 )
-
-// names lists the fields of a request.
-func names(fields map[string]any) string {
-	if len(fields) == 0 {
-		return "none"
-	}
-	return strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
-}
-
-// short shows a name from outside without letting it fill the screen.
-func short(name string) string {
-	if len(name) > 60 {
-		return strings.ToValidUTF8(name[:57], "") + "…"
-	}
-	return name
-}
 
 // get answers endpoint get: the stored record, carried on by what the log holds
 // beyond it.

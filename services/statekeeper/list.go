@@ -30,21 +30,17 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 			return nil, err
 		}
 		for _, id := range ids {
-			rec, ok := found[id.String()]
-			if !ok || !shows(q, rec) {
+			there, ok := found[id.String()]
+			if !ok || !shows(q, there.rec) {
 				continue // gone, or moved on a moment ago
 			}
-			encoded, err := contracts.Encode(rec)
-			if err != nil {
-				return nil, fmt.Errorf("encode the record of run %s: %w", rec.RunID, err)
-			}
-			if room -= len(encoded) + 1; room < 0 && len(response.Runs) > 0 {
+			if room -= there.size + 1; room < 0 && len(response.Runs) > 0 {
 				// The answer is as large as the broker carries: a short page.
 				end := response.Runs[len(response.Runs)-1]
 				response.Cursor = position{end.CreatedAt.UnixNano(), uuid.MustParse(end.RunID)}.cursor()
 				return response, nil
 			}
-			response.Runs = append(response.Runs, rec)
+			response.Runs = append(response.Runs, there.rec)
 		}
 		from = last
 		switch {

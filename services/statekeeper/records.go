@@ -26,6 +26,8 @@ type stored struct {
 	// revision is what the next write of the key is compared with; 0 where no
 	// message stands on it.
 	revision uint64
+	// size is that of rec as JSON, in bytes.
+	size int
 	// valid is false where there is no record: nothing, a deletion marker, or
 	// bytes that are no record of this run.
 	valid bool
@@ -45,8 +47,8 @@ func (r *records) get(ctx context.Context, runID string) (stored, error) {
 
 // page reads the records of many runs, at most contracts.MaxListLimit, with as
 // few requests as the broker allows. Runs without a record are left out.
-func (r *records) page(ctx context.Context, runIDs []string) (map[string]contracts.StatusRecord, error) {
-	found := make(map[string]contracts.StatusRecord, len(runIDs))
+func (r *records) page(ctx context.Context, runIDs []string) (map[string]stored, error) {
+	found := make(map[string]stored, len(runIDs))
 	left := make([]string, len(runIDs))
 	for i, id := range runIDs {
 		left[i] = statusSubject(id)
@@ -62,7 +64,7 @@ func (r *records) page(ctx context.Context, runIDs []string) (map[string]contrac
 			answered[m.subject] = true
 			id := m.subject[prefix:]
 			if s := decodeStored(id, m); s.valid {
-				found[id] = s.rec
+				found[id] = s
 			}
 		}
 		if !more || len(got) == 0 {
@@ -80,7 +82,7 @@ func (r *records) page(ctx context.Context, runIDs []string) (map[string]contrac
 }
 
 func decodeStored(runID string, m rawMsg) stored {
-	s := stored{revision: m.sequence}
+	s := stored{revision: m.sequence, size: len(m.data)}
 	if m.header.Get(kvOperation) != "" || json.Unmarshal(m.data, &s.rec) != nil ||
 		s.rec.RunID != runID || s.rec.Seq == 0 || s.rec.LogSequence == 0 || !s.rec.Status.Valid() {
 		s.rec = contracts.StatusRecord{}

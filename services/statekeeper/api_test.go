@@ -1,0 +1,273 @@
+package statekeeper
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil/jstest"
+)
+
+// TestGetNeverLags: each append is seen by a get that comes after it, whatever
+// the projector is doing.
+func TestGetNeverLags(t *testing.T) {
+	b := jstest.Start(t)
+	startKeeper(t, b, Config{Window: time.Second}) // a projector that is always late
+	p := newPlayer(t, b)
+	awaitAPI(t, b)
+	head, id := p.submit(contracts.Submission{Metadata: map[string]string{"a": "b"}})
+	expect := func(want contracts.Status) contracts.GetResponse {
+		t.Helper()
+		got, err := ask[contracts.GetResponse](t, b.NC, contracts.EndpointGet, contracts.GetRequest{RunID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Run.Status != want || got.Run.Seq != head.Seq || got.Run.Metadata["a"] != "b" {
+			t.Fatalf("got %+v, want %s at seq %d", got.Run, want, head.Seq)
+		}
+		return got
+	}
+	expect(contracts.StatusPending)
+	head = p.next(head, id, started("w-1", ""))
+	expect(contracts.StatusRunning)
+	for range 5 {
+		head = p.next(head, id, delta("x"))
+	}
+	if got := expect(contracts.StatusRunning); got.Result != nil {
+		t.Errorf("a running run has the result %s", got.Result)
+	}
+	head = p.next(head, id, succeeded())
+	var result contracts.Succeeded
+	got := expect(contracts.StatusSucceeded)
+	if err := json.Unmarshal(got.Result, &result); err != nil || string(result.FinalOutput) != `{"n":1}` {
+		t.Errorf("result %s, %v", got.Result, err)
+	}
+	// And with a record that somebody has spoilt.
+	p.record(head)
+	if _, err := b.JS.Publish(t.Context(), statusSubject(id), []byte("garbage")); err != nil {
+		t.Fatal(err)
+	}
+	expect(contracts.StatusSucceeded)
+}
+
+// awaitAPI waits until somebody serves the API and has its index.
+func awaitAPI(t testing.TB, b *jstest.Broker) {
+	t.Helper()
+	waitFor(t, "the API", func() (bool, string) {
+		m, err := b.NC.Request(contracts.APISubject(contracts.EndpointStats), nil, time.Second)
+		if err != nil {
+			return false, err.Error()
+		}
+		return m.Header.Get("Nats-Service-Error") == "", m.Header.Get("Nats-Service-Error")
+	})
+}
+
+func TestRefusesBadRequests(t *testing.T) {
+	b := jstest.Start(t)
+	startKeeper(t, b, Config{})
+	awaitAPI(t, b)
+	for _, c := range []struct{ endpoint, request, want string }{
+		{"get", `{"run_id":"nope"}`, "400 run_id: must be a UUID"},
+		{"get", ``, "400 run_id: must be a UUID"},
+		{"get", `{"run_id":"` + contracts.NewRunID() + `"}`, "404 run"},
+		{"get", `{"run_id":7}`, "400 run_id: has the wrong form"},
+		{"get", `{"runid":"x","run":1}`, "400 2 faults: runid: is no field of this request; known: run_id; run: is no field"},
+		{"get", `[]`, "400 the request must be a JSON object"},
+		{"get", `{"run_id":"x"`, "400 the request is not valid JSON"},
+		{"list", `{"limit":100000}`, "400 limit: must be 1 to 1000"},
+		{"list", `{"limit":-1,"cursor":"xx","status":["done"],"agent_key":"A B","color":"red"}`, "400 5 faults: color"},
+		{"list", `{"cursor":"AAAA"}`, "400 cursor: must be the cursor of the page before"},
+		{"list", `{"created_after":"yesterday"}`, "400 created_after: has the wrong form"},
+		{"list", `{"limit":1} {}`, "400 something follows"},
+		{"list", `{"limit":1,"limit":2}`, "400 limit: is given twice"},
+		{"list", "\xff\xfe", "400 the request must be a JSON object"},
+		{"stats", `{"x":1}`, "400 x: is no field of this request; known: none"},
+		{"list", `{"agent_key":"` + strings.Repeat("a", 300_000) + `"}`, "400 the request must be at most"},
+	} {
+		_, err := ask[json.RawMessage](t, b.NC, c.endpoint, []byte(c.request))
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s %.80s: %v, want %s…", c.endpoint, c.request, err, c.want)
+		}
+	}
+}
+
+// TestSaysThatItLoads: without an index, lists are refused for now, gets are not.
+func TestSaysThatItLoads(t *testing.T) {
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	awaitAPI(t, b)
+	k.feed.loaded.Store(nil)
+	if _, err := ask[contracts.ListResponse](t, b.NC, contracts.EndpointList, contracts.ListRequest{}); err == nil || !strings.HasPrefix(err.Error(), "503 ") {
+		t.Errorf("list: %v, want 503", err)
+	}
+	p := newPlayer(t, b)
+	_, id := p.submit(contracts.Submission{})
+	if _, err := ask[contracts.GetResponse](t, b.NC, contracts.EndpointGet, contracts.GetRequest{RunID: id}); err != nil {
+		t.Errorf("get: %v", err)
+	}
+}
+
+func TestDiscovery(t *testing.T) {
+	b := jstest.Start(t)
+	one, two := startKeeper(t, b, Config{Version: "1.2.3"}), startKeeper(t, b, Config{Version: "1.2.3"})
+	one.ready(t)
+	two.ready(t)
+	awaitAPI(t, b)
+	waitFor(t, "both instances to answer a discovery", func() (bool, string) {
+		inbox := b.NC.NewRespInbox()
+		sub, err := b.NC.SubscribeSync(inbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+		if err := b.NC.PublishRequest("$SRV.INFO."+contracts.ServiceName, inbox, nil); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for ; n < 2; n++ {
+			m, err := sub.NextMsg(200 * time.Millisecond)
+			if err != nil {
+				return false, fmt.Sprintf("%d answers", n)
+			}
+			var info micro.Info
+			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 3 {
+				t.Fatalf("%s: %v", m.Data, err)
+			}
+			for _, e := range info.Endpoints {
+				if e.Subject != contracts.APISubject(e.Name) || e.QueueGroup != apiQueue {
+					t.Errorf("endpoint %+v", e)
+				}
+			}
+		}
+		return true, ""
+	})
+	// Replicas share: one request, one answer.
+	sub, err := b.NC.SubscribeSync(b.NC.NewRespInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := b.NC.PublishRequest(contracts.APISubject(contracts.EndpointStats), sub.Subject, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.NextMsg(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := sub.NextMsg(200 * time.Millisecond); err == nil {
+		t.Errorf("a second answer: %s", m.Data)
+	}
+}
+
+func TestListAndStats(t *testing.T) {
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	p := newPlayer(t, b)
+	var ids []string
+	for i := range 30 {
+		s := contracts.Submission{AgentKey: "echo", Metadata: map[string]string{"user": fmt.Sprintf("u%d", i%3)}}
+		if i%2 == 1 {
+			s.AgentKey, s.ConversationID = "count", "c-1"
+		}
+		head, id := p.submit(s)
+		if i%5 == 0 {
+			head = p.next(head, id, started("w-1", ""))
+		}
+		if i%10 == 0 {
+			p.next(head, id, succeeded())
+		}
+		ids = append(ids, id)
+	}
+	waitAcked(t, b, 30)
+	waitFor(t, "the index to hold all", func() (bool, string) {
+		s := k.feed.current().stats()
+		return s.Total == 30 && s.ByStatus[contracts.StatusSucceeded] == 3 && s.ByStatus[contracts.StatusRunning] == 3, fmt.Sprint(s)
+	})
+	stats, err := ask[contracts.StatsResponse](t, b.NC, contracts.EndpointStats, []byte{})
+	if err != nil || stats.Total != 30 || stats.ByStatus[contracts.StatusPending] != 24 || stats.ByAgent["echo"][contracts.StatusSucceeded] != 3 {
+		t.Errorf("stats %+v, %v", stats, err)
+	}
+	for _, c := range []struct {
+		q    contracts.ListRequest
+		want int
+	}{
+		{contracts.ListRequest{}, 30},
+		{contracts.ListRequest{AgentKey: "echo"}, 15},
+		{contracts.ListRequest{ConversationID: "c-1", Metadata: map[string]string{"user": "u1"}}, 5},
+		{contracts.ListRequest{Status: []contracts.Status{contracts.StatusSucceeded, contracts.StatusRunning}}, 6},
+		{contracts.ListRequest{Status: []contracts.Status{contracts.StatusFailed}}, 0},
+		{contracts.ListRequest{Metadata: map[string]string{"user": "u9"}}, 0},
+	} {
+		c.q.Limit = 4
+		got := listAll(t, b, c.q, nil)
+		if len(got) != c.want || !slices.IsSortedFunc(got, func(a, b contracts.StatusRecord) int { return b.CreatedAt.Compare(a.CreatedAt) }) {
+			t.Errorf("%+v: %d runs, want %d, newest first", c.q, len(got), c.want)
+		}
+	}
+	// New runs arrive between the pages: the old ones come all the same, each once.
+	got := listAll(t, b, contracts.ListRequest{Limit: 3}, func() { p.record(first(p.submit(contracts.Submission{}))) })
+	seen := make(map[string]int)
+	for _, r := range got {
+		seen[r.RunID]++
+	}
+	for _, id := range ids {
+		if seen[id] != 1 {
+			t.Errorf("run %s was listed %d times", id, seen[id])
+		}
+	}
+}
+
+// listAll lists by page, doing something between the pages.
+func listAll(t testing.TB, b *jstest.Broker, q contracts.ListRequest, between func()) []contracts.StatusRecord {
+	t.Helper()
+	var all []contracts.StatusRecord
+	for {
+		page, err := ask[contracts.ListResponse](t, b.NC, contracts.EndpointList, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, page.Runs...)
+		if q.Cursor = page.Cursor; q.Cursor == "" {
+			return all
+		}
+		if between != nil {
+			between()
+		}
+	}
+}
+
+// TestLargeAnswers: a page that the broker would not carry is a shorter page,
+// and a result that does not fit is told of.
+func TestLargeAnswers(t *testing.T) {
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	p := newPlayer(t, b)
+	awaitAPI(t, b)
+	meta := make(map[string]string)
+	for i := range contracts.MaxMetadata {
+		meta[fmt.Sprint(i)] = strings.Repeat("x", contracts.MaxMetadataValue)
+	}
+	for range 40 { // 2.6 MB
+		p.submit(contracts.Submission{Metadata: meta})
+	}
+	waitFor(t, "the index to hold all", func() (bool, string) { return k.feed.current().stats().Total == 40, "" })
+	if got := listAll(t, b, contracts.ListRequest{Limit: 1000}, nil); len(got) != 40 {
+		t.Errorf("%d runs, want 40", len(got))
+	}
+	head, id := p.submit(contracts.Submission{Metadata: meta})
+	head = p.next(head, id, started("w-1", ""))
+	output, err := json.Marshal(strings.Repeat("y", 1_040_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.next(head, id, contracts.Draft{Type: contracts.TypeSucceeded, Payload: contracts.Succeeded{FinalOutput: output}})
+	_, err = ask[contracts.GetResponse](t, b.NC, contracts.EndpointGet, contracts.GetRequest{RunID: id})
+	if err == nil || !strings.HasPrefix(err.Error(), "413 ") {
+		t.Errorf("get: %v, want 413", err)
+	}
+}

@@ -1,0 +1,28 @@
+package statekeeper
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/jsutil/jstest"
+)
+
+func TestConfigFaultsComeTogether(t *testing.T) {
+	b := jstest.Start(t)
+	if _, err := New(b.NC, Config{}); err != nil {
+		t.Errorf("the zero config: %v", err)
+	}
+	_, err := New(b.NC, Config{
+		Topology: jsutil.TopologyOptions{Replicas: -1}, Window: -1, LiveRuns: -1, PingInterval: 1, TakeoverGrace: -time.Second, Version: "one",
+	})
+	if err == nil {
+		t.Fatal("a config full of faults was taken")
+	}
+	for _, want := range []string{"replicas", "window", "live runs", "ping interval", "takeover grace", "version"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no word of %s in: %v", want, err)
+		}
+	}
+}
