@@ -134,7 +134,7 @@ func (s *demoShow) play(ctx context.Context) error {
 	defer func() { // whoever starts goroutines waits for them
 		stop()
 		for range s.runs {
-			<-ended
+			_ = <-ended // cut off, or of no more interest
 		}
 	}()
 	s.started = s.a.now()

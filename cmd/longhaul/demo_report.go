@@ -104,7 +104,7 @@ func checkFaults(r *demoRun) error {
 	}
 	for _, field := range []string{"agent_key", "max_attempts", "colour"} {
 		if !found[field] {
-			return fmt.Errorf("the fault of %s is not named: %v", field, p.Errors)
+			return fmt.Errorf("the fault of %s is not named in: %w", field, p.Errors)
 		}
 	}
 	return nil

@@ -139,7 +139,7 @@ func (a *attempt) cancelHook(ctx context.Context, cause error) {
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			a.log.Error("Cancel hook panicked", "panic", v, "stack", string(debug.Stack()))
+			a.log.Error("cancel hook panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
 	a.work.agent.Cancel(ctx, a.run)

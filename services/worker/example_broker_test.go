@@ -3,7 +3,6 @@ package worker_test
 import (
 	"context"
 	"encoding/json"
-	"log"
 	"strconv"
 	"time"
 
@@ -31,7 +30,7 @@ func brokerWithRun(submission string) (url string, stop func()) {
 	check(jsutil.EnsureTopology(ctx, js, jsutil.NewTopology(jsutil.TopologyOptions{Storage: broker.Storage()})))
 	s, faults := contracts.DecodeSubmission([]byte(submission))
 	if len(faults) > 0 {
-		log.Fatal(faults)
+		panic(faults)
 	}
 	s.RunID, s.Priority, s.MaxAttempts = exampleRun, contracts.PriorityNormal, 1
 	e, err := contracts.Next(contracts.Head{}, s.RunID, contracts.Draft{
@@ -73,6 +72,6 @@ func openLog(url string) (*runlog.Log, *nats.Conn) {
 
 func check(err error) {
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 }

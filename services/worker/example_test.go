@@ -3,7 +3,6 @@ package worker_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"log/slog"
 	"strings"
 
@@ -19,7 +18,7 @@ func Example() {
 
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: url, Name: "shouter", Retry: true})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	defer nc.Close()
 	shout := agent.Agent{
@@ -37,7 +36,7 @@ func Example() {
 	}
 	w, err := worker.New(nc, worker.Config{Agents: []agent.Agent{shout}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 
 	// A program calls Run with a context that ends on SIGTERM. Here it ends
@@ -48,7 +47,7 @@ func Example() {
 		cancel()
 	}()
 	if err := w.Run(ctx); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	// Output: "HELLO"
 }

@@ -89,7 +89,7 @@ func (a *attempt) onError(cause error) (info *contracts.ErrorInfo) {
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			a.log.Error("OnError panicked", "panic", v, "stack", string(debug.Stack()))
+			a.log.Error("error hook panicked", "panic", v, "stack", string(debug.Stack()))
 			info = nil
 		}
 	}()

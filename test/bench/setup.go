@@ -95,7 +95,7 @@ func (s *setup) start(cmd *exec.Cmd, name string) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the process has its own handle of it
 	cmd.Stderr = log
 	if cmd.Stdout == nil {
 		cmd.Stdout = log

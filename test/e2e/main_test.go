@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -227,12 +226,5 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func unmarshal(t *testing.T, data string, into any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(data), into); err != nil {
-		t.Fatalf("%v in %s", err, data)
 	}
 }
