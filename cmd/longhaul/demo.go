@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -124,19 +125,19 @@ type demoShow struct {
 // play submits the runs and goes along with their events until all have ended.
 func (s *demoShow) play(ctx context.Context) error {
 	events := make(chan runlog.Entry)
+	failed := make(chan error, len(s.runs))
 	following, stop := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	defer followers.Wait()
 	defer stop()
-	ended := make(chan error, len(s.runs))
 	for _, r := range s.runs {
 		s.byID[r.submission.RunID] = r
-		go func() { ended <- followInto(following, s.cast.client, r.submission.RunID, events) }()
+		followers.Go(func() {
+			if err := followInto(following, s.cast.client, r.submission.RunID, events); err != nil {
+				failed <- fmt.Errorf("follow %s: %w", r.name, err)
+			}
+		})
 	}
-	defer func() { // whoever starts goroutines waits for them
-		stop()
-		for range s.runs {
-			_ = <-ended // cut off, or of no more interest
-		}
-	}()
 	s.started = s.a.now()
 	if err := s.submit(ctx); err != nil {
 		return err
@@ -145,6 +146,8 @@ func (s *demoShow) play(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case err := <-failed:
+			return err
 		case e := <-events:
 			r := s.byID[e.RunID]
 			r.events = append(r.events, e)
