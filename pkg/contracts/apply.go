@@ -42,8 +42,10 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 		AgentKey: d.AgentKey, Priority: d.Priority, Status: to, MaxAttempts: d.MaxAttempts,
 		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC().Round(0),
 	}}
-	if d.Type == TypeRequeued && !d.FromStart {
-		e.Checkpoint = head.Checkpoint
+	if d.Type == TypeRequeued {
+		if e.Checkpoint = head.Checkpoint; d.FromStart {
+			e.Checkpoint = nil
+		}
 	}
 	e.Position = follow(head, e)
 	if e.Visibility == "" {
