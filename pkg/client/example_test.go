@@ -1,0 +1,106 @@
+package client_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"longhaul/pkg/client"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
+)
+
+func Example() {
+	nc, shutdown := exampleSystem() // or jsutil.Connect, to a broker where Longhaul runs
+	defer shutdown()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+
+	c, err := client.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	id, err := c.Submit(ctx, contracts.Submission{
+		AgentKey:       "echo",
+		IdempotencyKey: "order-77", // submitting it again makes no second run
+		Input:          contracts.Input{Messages: []contracts.Message{contracts.Text("user", "hi")}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for event, err := range c.Follow(ctx, id, runlog.FollowOptions{UntilEnd: true}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(event.Seq, event.Type, event.Status)
+	}
+	outcome, err := c.Wait(ctx, id)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var answer string
+	if err := outcome.Output(&answer); err != nil {
+		log.Fatal(err) // a *client.RunError, if the run did not succeed
+	}
+	fmt.Println(answer)
+	// Output:
+	// 1 run.queued pending
+	// 2 run.started running
+	// 3 run.succeeded succeeded
+	// hi
+}
+
+// exampleSystem is a broker, and in place of the services something that
+// writes the log of an echo run.
+func exampleSystem() (nc *nats.Conn, shutdown func()) {
+	broker, err := jsutil.StartEmbedded(jsutil.EmbeddedConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: broker.URL()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	js, err := jsutil.JetStream(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	topology := jsutil.NewTopology(jsutil.TopologyOptions{Storage: broker.Storage()})
+	if err := jsutil.EnsureTopology(context.Background(), js, topology); err != nil {
+		log.Fatal(err)
+	}
+	runs := runlog.New(js)
+	_, err = nc.Subscribe(contracts.SubjectSubmit, func(m *nats.Msg) {
+		var s contracts.Submission
+		if err := json.Unmarshal(m.Data, &s); err != nil {
+			log.Fatal(err)
+		}
+		output, _ := json.Marshal(s.Input.Messages[0].Text())
+		var head runlog.Head
+		for _, d := range []contracts.Draft{
+			{Type: contracts.TypeQueued, AgentKey: s.AgentKey, Priority: contracts.PriorityNormal, MaxAttempts: 3, Payload: contracts.Queued{Submission: s}},
+			started(),
+			succeeded(string(output)),
+		} {
+			e, err := contracts.Next(head.Head, s.RunID, d, time.Now())
+			if err != nil {
+				log.Fatal(err)
+			}
+			if head, err = runs.Append(context.Background(), head, e); err != nil {
+				log.Fatal(err)
+			}
+		}
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return nc, func() {
+		nc.Close()
+		broker.Shutdown()
+	}
+}
