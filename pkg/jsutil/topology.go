@@ -28,10 +28,10 @@ type Topology struct {
 }
 
 const (
-	// sharedAckWait is how long a dispatcher has for one message, which it
-	// handles in milliseconds; what matters is that a slow broker does not
-	// hand the same message to all of them.
-	sharedAckWait = 30 * time.Second
+	// sharedAckWait is how long a message stays with a dispatcher that gives no
+	// answer, which it does within milliseconds. A killed one keeps hundreds
+	// from the others for this long; a message that comes twice does no harm.
+	sharedAckWait = 5 * time.Second
 	// maxWaiting is how many pull requests a consumer keeps: every free slot of
 	// every worker may be one. It costs nothing unused, and can't be changed
 	// once the consumer stands; the default, 512, ends at a few large workers.

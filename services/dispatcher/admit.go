@@ -39,6 +39,21 @@ func (s *submitter) admit(ctx context.Context, it *item) error {
 	return s.queue(ctx, it)
 }
 
+// refuse rejects a submission whose form is wrong. Whether its agent is known
+// is asked all the same: whoever mends a submission wants to hear of every fault at once.
+func (s *submitter) refuse(ctx context.Context, it *item, faults contracts.Faults) error {
+	if !s.acceptUnknown && contracts.CheckAgentKey(it.sub.AgentKey) == nil {
+		_, known, err := s.agents.find(ctx, it.sub.AgentKey)
+		if err != nil {
+			return err
+		}
+		if !known {
+			faults = append(faults, s.agents.unknown(ctx, it.sub.AgentKey))
+		}
+	}
+	return s.reject(ctx, it, faults)
+}
+
 // queue is the fast lane's three stages in one go.
 func (s *submitter) queue(ctx context.Context, it *item) error {
 	p, err := s.appendQueued(it)

@@ -69,7 +69,7 @@ func (s *submitter) run(ctx context.Context, take func(handle func(*jsutil.Deliv
 func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	it := &item{Delivery: m}
 	if faults := it.read(); len(faults) > 0 {
-		s.aside(ctx, it, func(ctx context.Context, it *item) error { return s.reject(ctx, it, faults) })
+		s.aside(ctx, it, func(ctx context.Context, it *item) error { return s.refuse(ctx, it, faults) })
 		return
 	}
 	rec, known := s.agents.cached(it.sub.AgentKey)

@@ -245,6 +245,18 @@ func TestUnknownAgent(t *testing.T) {
 	}
 }
 
+// TestUnknownAgentAmongFaults checks that a wrong form does not hide a wrong agent.
+func TestUnknownAgentAmongFaults(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.start(t, Config{})
+	id := contracts.NewRunID()
+	b.publish(t, contracts.SubjectSubmit, `{"run_id": "`+id+`", "agent_key": "nobody", "max_attempts": 0}`)
+	faults := b.checkRejected(t, id)
+	if len(faults) != 2 || faultOf(faults, "agent_key") == "" || faultOf(faults, "max_attempts") == "" {
+		t.Errorf("faults are %v, want one of max_attempts and one of agent_key", faults)
+	}
+}
+
 func TestHostileHeaders(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	b.register(t, echo)
