@@ -207,10 +207,13 @@ func TestSubmitAll(t *testing.T) {
 func TestSubmitAllEndsEarly(t *testing.T) {
 	c, _ := newClient(t)
 	drawn := 0
-	for range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
+	for _, err := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
 		for ; yield(contracts.Submission{AgentKey: "echo"}); drawn++ {
 		}
 	}) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 	if drawn > 1_000 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,31 +21,21 @@ func Example() {
 	defer cancel()
 
 	c, err := client.New(nc)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	id, err := c.Submit(ctx, contracts.Submission{
 		AgentKey:       "echo",
 		IdempotencyKey: "order-77", // submitting it again makes no second run
 		Input:          contracts.Input{Messages: []contracts.Message{contracts.Text("user", "hi")}},
 	})
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	for event, err := range c.Follow(ctx, id, runlog.FollowOptions{UntilEnd: true}) {
-		if err != nil {
-			log.Fatal(err)
-		}
+		check(err)
 		fmt.Println(event.Seq, event.Type, event.Status)
 	}
 	outcome, err := c.Wait(ctx, id)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	var answer string
-	if err := outcome.Output(&answer); err != nil {
-		log.Fatal(err) // a *client.RunError, if the run did not succeed
-	}
+	check(outcome.Output(&answer)) // a *client.RunError, if the run did not succeed
 	fmt.Println(answer)
 	// Output:
 	// 1 run.queued pending
@@ -59,27 +48,17 @@ func Example() {
 // writes the log of an echo run.
 func exampleSystem() (nc *nats.Conn, shutdown func()) {
 	broker, err := jsutil.StartEmbedded(jsutil.EmbeddedConfig{})
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: broker.URL()})
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	js, err := jsutil.JetStream(nc)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	topology := jsutil.NewTopology(jsutil.TopologyOptions{Storage: broker.Storage()})
-	if err := jsutil.EnsureTopology(context.Background(), js, topology); err != nil {
-		log.Fatal(err)
-	}
+	check(jsutil.EnsureTopology(context.Background(), js, topology))
 	runs := runlog.New(js)
 	_, err = nc.Subscribe(contracts.SubjectSubmit, func(m *nats.Msg) {
 		var s contracts.Submission
-		if err := json.Unmarshal(m.Data, &s); err != nil {
-			log.Fatal(err)
-		}
+		check(json.Unmarshal(m.Data, &s))
 		output, _ := json.Marshal(s.Input.Messages[0].Text())
 		var head runlog.Head
 		for _, d := range []contracts.Draft{
@@ -88,19 +67,21 @@ func exampleSystem() (nc *nats.Conn, shutdown func()) {
 			succeeded(string(output)),
 		} {
 			e, err := contracts.Next(head.Head, s.RunID, d, time.Now())
-			if err != nil {
-				log.Fatal(err)
-			}
-			if head, err = runs.Append(context.Background(), head, e); err != nil {
-				log.Fatal(err)
-			}
+			check(err)
+			head, err = runs.Append(context.Background(), head, e)
+			check(err)
 		}
 	})
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	return nc, func() {
 		nc.Close()
 		broker.Shutdown()
+	}
+}
+
+// check ends the example; a program would return the error.
+func check(err error) {
+	if err != nil {
+		panic(err)
 	}
 }
