@@ -1,5 +1,6 @@
-// Package lint proves that the import walls of .golangci.yaml bite: a rule
-// whose pattern matches nothing would look just like a tree without a fault.
+// Package lint checks the checks: that the import walls of .golangci.yaml bite,
+// for a rule whose pattern matches nothing looks just like a tree without a
+// fault; and that the documents name what exists.
 package lint
 
 import (
