@@ -81,7 +81,8 @@ func (d *document) structure() bool {
 		return d.broken(i, "is empty, expected a JSON object")
 	}
 	for {
-		n, ok := node{parent: parent}, true
+		var ok bool
+		n := node{parent: parent}
 		if parent != none && d.nodes[parent].kind == kindObject {
 			if n, i, ok = d.name(parent, i); !ok {
 				return false
@@ -293,12 +294,12 @@ func (d *document) add(n node) int32 {
 // read by agents in any language, and a huge exponent is a bomb for those who
 // compute with it exactly, as JSON Schema validators do.
 func finite(number []byte) bool {
-	if len(number) < 300 && bytes.IndexAny(number, "eE") < 0 {
+	if len(number) < 300 && !bytes.ContainsAny(number, "eE") {
 		return true
 	}
 	f, err := strconv.ParseFloat(string(number), 64)
 	mantissa, _, _ := bytes.Cut(bytes.ToLower(number), []byte("e"))
-	return err == nil && (f != 0 || bytes.IndexAny(mantissa, "123456789") < 0)
+	return err == nil && (f != 0 || !bytes.ContainsAny(mantissa, "123456789"))
 }
 
 // close ends a container whose last byte is before end.
