@@ -20,6 +20,9 @@ func (w *Worker) register(ctx context.Context) error {
 	if err := w.ensureQueues(ctx); err != nil {
 		return err
 	}
+	if err := w.adoptLease(ctx); err != nil {
+		return err
+	}
 	kv, err := w.js.KeyValue(ctx, contracts.BucketAgents)
 	if err != nil {
 		return fmt.Errorf("open bucket %s: %w", contracts.BucketAgents, jsutil.Translate(err))
@@ -76,6 +79,25 @@ func (w *Worker) ensureQueues(ctx context.Context) error {
 	for _, a := range w.cfg.Agents {
 		if err := jsutil.EnsureWorkConsumers(ctx, w.js, a.Key, w.cfg.Lease); err != nil {
 			return fmt.Errorf("make the queues of agent %s: %w", a.Key, err)
+		}
+	}
+	return nil
+}
+
+// adoptLease takes the shortest lease that the queues grant, if that is shorter
+// than ours: they may have been made by workers that were told otherwise, and a
+// heartbeat that suits our lease would come too late for theirs.
+func (w *Worker) adoptLease(ctx context.Context) error {
+	for _, s := range w.sourcesOf() {
+		name := contracts.WorkConsumer(s.agentKey, s.priority)
+		consumer, err := w.js.Consumer(ctx, contracts.StreamWork, name)
+		if err != nil {
+			return fmt.Errorf("read the lease of consumer %s: %w", name, jsutil.Translate(err))
+		}
+		if granted := consumer.CachedInfo().Config.AckWait; granted < w.cfg.Lease {
+			w.log.Warn("queue grants a shorter lease than configured, which holds", "agent_key", s.agentKey, "lease", granted, "configured", w.cfg.Lease)
+			w.cfg.Lease = granted
+			w.cfg.HeartbeatInterval = min(w.cfg.HeartbeatInterval, granted/3)
 		}
 	}
 	return nil

@@ -714,6 +714,34 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestShorterLeaseOfTheQueue has a worker find queues whose lease is not its own.
+func TestShorterLeaseOfTheQueue(t *testing.T) {
+	b := newBench(t)
+	var executions atomic.Int32
+	a := agent.Agent{Key: "long", Run: func(context.Context, *agent.Run) (agent.Result, error) {
+		executions.Add(1)
+		time.Sleep(3 * time.Second) // three times the queue's lease
+		return agent.Result{}, nil
+	}}
+	_, stop := b.start(t, Config{Agents: []agent.Agent{a}, Lease: time.Second})
+	stop()
+	b.start(t, Config{Agents: []agent.Agent{a}, TakeoverGrace: 10 * time.Millisecond})
+	id := b.submit(t, contracts.Submission{AgentKey: "long"})
+	b.waitForEvent(t, id, contracts.TypeStarted)
+	c, err := b.JS.Consumer(t.Context(), contracts.StreamWork, contracts.WorkConsumer("long", contracts.PriorityNormal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.waitForEnd(t, id)
+	info, err := c.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := executions.Load(); n != 1 || info.Delivered.Consumer != 1 {
+		t.Errorf("%d executions of %d deliveries; the heartbeat did not keep the lease", n, info.Delivered.Consumer)
+	}
+}
+
 func TestRunOnce(t *testing.T) {
 	b := newBench(t)
 	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})

@@ -43,8 +43,9 @@ func TestKilledInAnyOrder(t *testing.T) {
 	services := map[string][]string{
 		"dispatcher":  {"dispatcher"},
 		"statekeeper": {"statekeeper"},
-		"worker-1":    {"worker", "--agent", "count", "--agent", "echo", "--concurrency", "20"},
-		"worker-2":    {"worker", "--agent", "count", "--agent", "echo", "--concurrency", "20"},
+		// A run that a worker was handed and had not begun when it died is the lease's to return.
+		"worker-1": {"worker", "--agent", "count", "--agent", "echo", "--concurrency", "20", "--lease-ttl-seconds", "6"},
+		"worker-2": {"worker", "--agent", "count", "--agent", "echo", "--concurrency", "20", "--lease-ttl-seconds", "6"},
 	}
 	running := map[string]*process{}
 	for name, args := range services {
