@@ -10,7 +10,6 @@ import (
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
-	"longhaul/pkg/runlog"
 )
 
 // cancelCmd cancels runs.
@@ -156,7 +155,7 @@ func (r *redriveCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case r.Follow:
-		return a.follow(ctx, c, r.RunID, &eventPrinter{c: a.out}, runlog.FollowOptions{From: head.Seq + 1, UntilEnd: true})
+		return a.followRound(ctx, c, r.RunID, &eventPrinter{c: a.out}, head.Seq+1)
 	case r.Wait:
 		return a.wait(ctx, c, r.RunID, head.Seq+1)
 	case a.JSON:

@@ -12,10 +12,27 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-// follow shows a run's events from number from on. With untilEnd it returns
-// when the run has ended, with the error that stands for how it ended.
+// follow shows a run's events. If it sees the run end, it returns the error
+// that stands for how it did.
 func (a *app) follow(ctx context.Context, c *client.Client, runID string, p *eventPrinter, o runlog.FollowOptions) error {
-	end, err := a.showEvents(c.Follow(ctx, runID, o), p)
+	return a.followed(ctx, runID, p, c.Follow(ctx, runID, o))
+}
+
+// followRound is follow from event number from on until the first end of a
+// round. (UntilEnd would look at the end of the log, and after a redrive that
+// may still be the last round's.)
+func (a *app) followRound(ctx context.Context, c *client.Client, runID string, p *eventPrinter, from uint64) error {
+	return a.followed(ctx, runID, p, func(yield func(runlog.Entry, error) bool) {
+		for e, err := range c.Follow(ctx, runID, runlog.FollowOptions{From: from}) {
+			if !yield(e, err) || err == nil && e.Type.Terminal() {
+				return
+			}
+		}
+	})
+}
+
+func (a *app) followed(ctx context.Context, runID string, p *eventPrinter, events iter.Seq2[runlog.Entry, error]) error {
+	end, err := a.showEvents(events, p)
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return a.leftRunning(runID, end)
@@ -180,8 +197,12 @@ func (w *watchCmd) Run(ctx context.Context, a *app) error {
 		}
 		return err
 	}
-	if _, err := a.head(ctx, c, w.RunID); err != nil {
+	head, err := a.head(ctx, c, w.RunID)
+	if err != nil {
 		return err
+	}
+	if head.Status.Terminal() && w.From > head.Seq && w.UntilEnd {
+		return a.ended(client.Outcome{Entry: head}) // nothing more to see, and how it ended is known
 	}
 	return a.follow(ctx, c, w.RunID, p, runlog.FollowOptions{From: w.From, UntilEnd: w.UntilEnd})
 }

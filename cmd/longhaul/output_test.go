@@ -126,10 +126,21 @@ func TestOutput(t *testing.T) {
 			t.Fatalf("%+v", r)
 		}
 		r := longhaul(t, url, "", "redrive", id, "--wait", "--json")
+		if r.code != exitFailed {
+			t.Fatalf("%+v", r)
+		}
 		var doc outcomeDocument
 		mustDecode(t, r.stdout, &doc)
-		if r.code != exitFailed || doc.Seq <= 3 {
-			t.Errorf("exit code %d, %+v", r.code, doc)
+		if doc.Seq <= 3 {
+			t.Errorf("%+v", doc)
+		}
+		r = longhaul(t, url, "", "redrive", id, "--follow", "--json")
+		events := decodeLines[contracts.Event](t, r.stdout)
+		if r.code != exitFailed || len(events) != 3 || events[0].Seq != doc.Seq+1 {
+			t.Errorf("exit code %d, events %+v", r.code, events)
+		}
+		if r := longhaul(t, url, "", "watch", id, "--from", "100"); r.code != exitFailed {
+			t.Errorf("%+v", r)
 		}
 	})
 	t.Run("agents, stats, topology and version", func(t *testing.T) {

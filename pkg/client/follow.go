@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,7 +70,11 @@ func (c *Client) WaitFrom(ctx context.Context, runID string, from uint64) (Outco
 	default:
 		from = max(from, last.Seq+1)
 	}
-	for e, err := range c.log.Follow(ctx, runID, runlog.FollowOptions{From: from, UntilEnd: true}) {
+	// Not UntilEnd: after a redrive the log may still end with the last round.
+	for e, err := range c.log.Follow(ctx, runID, runlog.FollowOptions{From: from}) {
+		if errors.Is(err, runlog.ErrGap) || errors.Is(err, runlog.ErrMalformed) {
+			continue // of no matter here: what counts is the end
+		}
 		if err != nil {
 			return Outcome{}, fmt.Errorf("wait for run %s: %w", runID, err)
 		}
@@ -77,8 +82,11 @@ func (c *Client) WaitFrom(ctx context.Context, runID string, from uint64) (Outco
 			return Outcome{e}, nil
 		}
 	}
-	return Outcome{}, fmt.Errorf("wait for run %s: %w", runID, context.Cause(ctx))
+	return Outcome{}, fmt.Errorf("wait for run %s: %w", runID, cmp.Or(context.Cause(ctx), errStopped))
 }
+
+// errStopped would tell of a log that is followed no longer for no reason that is known.
+var errStopped = errors.New("following its log stopped")
 
 // Outcome is how a run, or a round of it, ended: its terminal event.
 type Outcome struct {
