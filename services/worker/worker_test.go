@@ -649,6 +649,41 @@ func TestLiveHolderIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestAskedWhileStarting asks in the moment when run.started may be in the log
+// already and its holder does not know yet: the answer must not be no.
+func TestAskedWhileStarting(t *testing.T) {
+	b := newBench(t)
+	w, _ := b.start(t, Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}})
+	b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo"})) // it listens by now
+	id := contracts.NewRunID()
+	holds := func(epoch uint64) bool {
+		return b.ask(t, w.ID(), contracts.HolderRequest{Op: contracts.HolderHolds, RunID: id, Epoch: epoch}).Holds
+	}
+	if !w.beginStart(id, 2) || w.beginStart(id, 2) {
+		t.Fatal("a run is started once at a time")
+	}
+	if holds(1) || !holds(2) {
+		t.Error("while epoch 2 is starting: want held in epoch 2 and in no other")
+	}
+	cancelled := make(chan contracts.HolderReply, 1)
+	go func() { cancelled <- b.ask(t, w.ID(), contracts.HolderRequest{Op: contracts.HolderCancel, RunID: id}) }()
+	if !holds(2) {
+		t.Error("a cancel that waits for the start ended it")
+	}
+	select {
+	case reply := <-cancelled:
+		t.Errorf("a cancel was answered before the start was over: %+v", reply)
+	default:
+	}
+	w.endStart(id)
+	if reply := <-cancelled; reply.Holds {
+		t.Errorf("after a start that failed: %+v", reply)
+	}
+	if holds(2) {
+		t.Error("held after a start that failed")
+	}
+}
+
 // TestFenced starts another epoch behind a worker's back: none of its writes may follow.
 func TestFenced(t *testing.T) {
 	b := newBench(t)
@@ -724,6 +759,10 @@ func TestShorterLeaseOfTheQueue(t *testing.T) {
 		return agent.Result{}, nil
 	}}
 	_, stop := b.start(t, Config{Agents: []agent.Agent{a}, Lease: time.Second})
+	waitFor(t, "the queues to be made", func() bool {
+		_, err := b.JS.Consumer(t.Context(), contracts.StreamWork, contracts.WorkConsumer("long", contracts.PriorityLow))
+		return err == nil
+	})
 	stop()
 	b.start(t, Config{Agents: []agent.Agent{a}, TakeoverGrace: 10 * time.Millisecond})
 	id := b.submit(t, contracts.Submission{AgentKey: "long"})
@@ -785,6 +824,34 @@ func TestBadWorkBlocksNothing(t *testing.T) {
 	wantTypes(t, b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo"})), "run.queued run.started run.succeeded")
 	b.waitForNoWork(t)
 	wantTypes(t, b.waitForEnd(t, good), "run.queued run.started run.succeeded")
+}
+
+// TestBrokerGone takes the broker away for longer than a lease: the worker stops
+// its agent by its own clock, before anybody else could be handed the run.
+func TestBrokerGone(t *testing.T) {
+	broker := jstest.StartFile(t)
+	b := &bench{Broker: broker, runs: runlog.New(broker.JS)}
+	stopped := make(chan error, 1)
+	begun := make(chan struct{})
+	_, stop := b.start(t, Config{Lease: 2 * time.Second, Agents: []agent.Agent{{Key: "long", Run: func(ctx context.Context, _ *agent.Run) (agent.Result, error) {
+		close(begun)
+		<-ctx.Done()
+		stopped <- context.Cause(ctx)
+		return agent.Result{}, nil
+	}}}})
+	b.submit(t, contracts.Submission{AgentKey: "long"})
+	<-begun
+	broker.Stop(t)
+	gone := time.Now()
+	select {
+	case cause := <-stopped:
+		if took := time.Since(gone); !errors.Is(cause, agent.ErrLeaseLost) || took > 2*time.Second {
+			t.Errorf("stopped after %v because of %v", took, cause)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the agent goes on without a lease")
+	}
+	stop()
 }
 
 // TestBrokerRestart restarts the broker in the middle of runs: none is executed again.
