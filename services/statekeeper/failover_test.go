@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/jsutil/jstest"
 	"longhaul/pkg/runlog"
 )
@@ -199,4 +200,42 @@ func TestStartedBeforeTheTopology(t *testing.T) {
 	k.ready(t)
 	p := newPlayer(t, b)
 	p.check(p.record(first(p.submit(contracts.Submission{}))).RunID)
+}
+
+func TestStartedBeforeTheBroker(t *testing.T) {
+	b := jstest.StartFile(t)
+	b.Stop(t)
+	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: b.URL(), Name: t.Name(), Retry: true, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	k := startKeeperOn(t, b, nc, Config{})
+	b.Restart(t)
+	k.ready(t)
+	waitFor(t, "the player's connection", func() (bool, string) { return b.NC.IsConnected(), "" })
+	p := newPlayer(t, b)
+	p.check(p.record(first(p.submit(contracts.Submission{}))).RunID)
+}
+
+// TestStopsWhileTheBrokerIsDown: Run returns in a few seconds at most, and
+// whoever starts next finds everything.
+func TestStopsWhileTheBrokerIsDown(t *testing.T) {
+	b := jstest.StartFile(t)
+	k := startKeeper(t, b, Config{Window: time.Second})
+	k.ready(t)
+	p := newPlayer(t, b)
+	head, id := p.submit(contracts.Submission{})
+	waitFor(t, "the event to be folded", func() (bool, string) { return k.projector.counters.Events.Load() == 1, "" })
+	b.Stop(t)
+	began := time.Now()
+	k.stop()
+	if took := time.Since(began); took > 3*finishWait {
+		t.Errorf("Run took %s to return", took)
+	}
+	b.Restart(t)
+	waitFor(t, "the player's connection", func() (bool, string) { return b.NC.IsConnected(), "" })
+	startKeeper(t, b, Config{})
+	p.record(head)
+	p.check(id)
 }

@@ -36,7 +36,11 @@ type keeper struct {
 // startKeeper runs an instance on its own connection until the test ends or stop is called.
 func startKeeper(t testing.TB, b *jstest.Broker, cfg Config) *keeper {
 	t.Helper()
-	nc := b.Connect(t)
+	return startKeeperOn(t, b, b.Connect(t), cfg)
+}
+
+func startKeeperOn(t testing.TB, b *jstest.Broker, nc *nats.Conn, cfg Config) *keeper {
+	t.Helper()
 	cfg.Topology.Storage = b.Topology().Streams[0].Storage
 	cfg.Logger = testLogger(t)
 	s, err := New(nc, cfg)

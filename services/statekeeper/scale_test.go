@@ -21,7 +21,10 @@ func TestHundredThousandRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 100,000 records")
 	}
-	const runs = 100_000
+	runs := 100_000
+	if raceEnabled {
+		runs /= 10
+	}
 	b := jstest.StartFile(t)
 	fill(t, b, runs)
 	var before, after runtime.MemStats
@@ -33,7 +36,7 @@ func TestHundredThousandRuns(t *testing.T) {
 	t.Logf("loaded in %s", time.Since(began))
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	t.Logf("%d bytes of heap per run, broker's caches included", (after.HeapAlloc-before.HeapAlloc)/runs)
+	t.Logf("%d bytes of heap per run, broker's caches included", (after.HeapAlloc-before.HeapAlloc)/uint64(runs))
 	awaitAPI(t, b)
 	if got := k.feed.current().stats().Total; got != runs {
 		t.Fatalf("the index holds %d runs, want %d", got, runs)
@@ -68,7 +71,7 @@ func TestHundredThousandRuns(t *testing.T) {
 		slices.Sort(took)
 		p99 := took[len(took)*99/100]
 		t.Logf("%s: %d runs on %d pages, median %s, p99 %s", c.name, count, len(took), took[len(took)/2], p99)
-		if p99 > c.p99 {
+		if p99 > c.p99 && !raceEnabled {
 			t.Errorf("%s: p99 %s, want at most %s", c.name, p99, c.p99)
 		}
 		if c.want > 0 && count != c.want {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package statekeeper
+
+const raceEnabled = false
