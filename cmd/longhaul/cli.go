@@ -42,15 +42,16 @@ Every flag can be set in the environment: the global flags and those of the serv
 
 Exit codes:
 
-    0  the run succeeded; or what was asked is done
-    1  another error
-    2  usage: a flag, an argument or a submission is wrong
-    3  the run failed
-    4  the run timed out
-    5  the run was cancelled
-    6  the run was rejected
-    7  the broker cannot be reached
-    8  not found`
+      0  the run succeeded; or what was asked is done
+      1  another error
+      2  usage: a flag, an argument or a submission is wrong
+      3  the run failed
+      4  the run timed out
+      5  the run was cancelled
+      6  the run was rejected
+      7  the broker cannot be reached
+      8  not found
+    130  interrupted; a run that was followed goes on`
 
 // newParser builds the command line parser for grammar, writing to a's streams.
 func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { //nolint:revive // the context is an argument of the commands

@@ -11,16 +11,18 @@ import (
 	"longhaul/pkg/runlog"
 )
 
+// end is what a wait in another goroutine came to.
+type end struct {
+	outcome client.Outcome
+	err     error
+}
+
 func TestWait(t *testing.T) {
 	c, b := newClient(t)
 	ctx := soon(t)
 	id := contracts.NewRunID()
 	s := newScript(t, b, id)
 
-	type end struct {
-		outcome client.Outcome
-		err     error
-	}
 	ended := make(chan end, 1)
 	go func() {
 		o, err := c.Wait(ctx, id) // before the run exists
@@ -61,11 +63,15 @@ func TestWaitFromNextRound(t *testing.T) {
 	if err := first.Output(nil); !errors.As(err, &failed) {
 		t.Errorf("output of a failed run: %v", err)
 	}
-	go s.append(contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}},
+	ended := make(chan end, 1)
+	go func() {
+		o, err := c.WaitFrom(ctx, id, first.Seq+1) // while the log may still end with the first round
+		ended <- end{o, err}
+	}()
+	s.append(contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}},
 		started(), succeeded(`"ok"`))
-	second, err := c.WaitFrom(ctx, id, first.Seq+1) // while the log may still end with the first round
-	if err != nil || second.Seq != 6 || second.Err() != nil {
-		t.Errorf("the second round ended with %+v, %v", second, err)
+	if second := <-ended; second.err != nil || second.outcome.Seq != 6 || second.outcome.Err() != nil {
+		t.Errorf("the second round ended with %+v, %v", second.outcome, second.err)
 	}
 }
 
