@@ -106,10 +106,21 @@ func (m *model) may(d Draft, now time.Time) bool {
 	return held && (d.Type == TypeHeartbeat || !d.Type.Reserved())
 }
 
+// likely repeats the types that may follow, so that walks go far.
+func likely(s Status) []EventType {
+	var types []EventType
+	for _, eventType := range allTypes {
+		if _, ok := transition(s, eventType); ok {
+			types = append(types, eventType, eventType, eventType)
+		}
+	}
+	return types
+}
+
 // draft draws anything that an appender might try, sensible or not.
 func draft(t *rapid.T, head Head, now time.Time) Draft {
 	d := Draft{
-		Type:       rapid.SampledFrom(append([]EventType{TypeStarted, TypeStarted, TypeQueued}, allTypes...)).Draw(t, "type"),
+		Type:       rapid.SampledFrom(append(likely(head.Status), allTypes...)).Draw(t, "type"),
 		AgentKey:   rapid.SampledFrom([]string{"echo", "echo", ""}).Draw(t, "agent"),
 		Priority:   rapid.SampledFrom([]Priority{PriorityNormal, PriorityLow, ""}).Draw(t, "priority"),
 		WorkerID:   rapid.SampledFrom([]string{"w1", "w2", "w3", ""}).Draw(t, "worker"),
@@ -321,32 +332,47 @@ func TestNextRefuses(t *testing.T) {
 	last := running
 	last.Attempt = last.MaxAttempts
 	backoff, _ := walk(t, Draft{Type: TypeRetrying, NotBefore: epochStart.Add(time.Hour)})
-	for want, c := range map[string]struct {
+	scheduled := Head{RunID: testRun, Seq: 1, Position: Position{AgentKey: "echo", Priority: PriorityLow, Status: StatusScheduled, MaxAttempts: 1, NotBefore: epochStart.Add(1)}}
+	saved, _ := walk(t, Draft{Type: TypeCheckpoint, Checkpoint: &CheckpointRef{N: 2, Epoch: 1, Revision: 9}}, Draft{Type: TypeStarted, WorkerID: "w2"})
+	checkpoint := func(n, epoch, revision uint64) func(*Draft) {
+		return func(d *Draft) {
+			d.Type, d.Checkpoint = TypeCheckpoint, &CheckpointRef{N: n, Epoch: epoch, Revision: revision}
+		}
+	}
+	for _, c := range []struct {
+		want  string
 		head  Head
 		runID string
 		d     func(*Draft)
 	}{
-		"names no run":                      {Head{}, "x", func(*Draft) {}},
-		"names no agent":                    {Head{}, testRun, func(d *Draft) { d.AgentKey = "a.b" }},
-		`has the priority "urgent"`:         {Head{}, testRun, func(d *Draft) { d.Priority = "urgent" }},
-		"has no max_attempts":               {Head{}, testRun, func(d *Draft) { d.MaxAttempts = -1 }},
-		"run.rejected names no agent":       {Head{}, testRun, func(d *Draft) { d.Type, d.AgentKey = TypeRejected, "a.b" }},
-		"run.rejected has the priority":     {Head{}, testRun, func(d *Draft) { d.Type, d.Priority = TypeRejected, "x" }},
-		`has the visibility "public"`:       {running, testRun, func(d *Draft) { d.Type, d.Visibility = TypeDelta, "public" }},
-		"run.started names no worker":       {running, testRun, func(d *Draft) { d.Type, d.WorkerID = TypeStarted, "events" }},
-		"is attempt 4 of 3":                 {last, testRun, func(d *Draft) { d.Type, d.WorkerID = TypeStarted, "w2" }},
-		"follows the last attempt, 3 of 3":  {last, testRun, func(d *Draft) { d.Type, d.NotBefore = TypeRetrying, epochStart }},
-		"run.started comes before its time": {backoff, testRun, func(d *Draft) { d.Type, d.WorkerID = TypeStarted, "w2" }},
-		"after run " + testRun:              {running, NewRunID(), func(d *Draft) { d.Type = TypeDelta }},
-		"it is not UTF-8":                   {running, testRun, func(d *Draft) { d.Type, d.Payload = TypeDelta, json.RawMessage("\"\xff\"") }},
-		"unsupported value":                 {running, testRun, func(d *Draft) { d.Type, d.Payload = TypeDelta, math.NaN() }},
-		`Delta after status`:                {running, testRun, func(d *Draft) { d.Type = "assistant.Delta" }},
-		`* after status`:                    {running, testRun, func(d *Draft) { d.Type = "*" }},
+		{"names no run", Head{}, "x", func(*Draft) {}},
+		{"names no agent", Head{}, testRun, func(d *Draft) { d.AgentKey = "a.b" }},
+		{`has the priority "urgent"`, Head{}, testRun, func(d *Draft) { d.Priority = "urgent" }},
+		{"has no max_attempts", Head{}, testRun, func(d *Draft) { d.MaxAttempts = -1 }},
+		{"run.rejected names no agent", Head{}, testRun, func(d *Draft) { d.Type, d.AgentKey = TypeRejected, "a.b" }},
+		{"run.rejected has the priority", Head{}, testRun, func(d *Draft) { d.Type, d.Priority = TypeRejected, "x" }},
+		{`has the visibility "public"`, running, testRun, func(d *Draft) { d.Type, d.Visibility = TypeDelta, "public" }},
+		{"run.started names no worker", running, testRun, func(d *Draft) { d.Type, d.WorkerID = TypeStarted, "events" }},
+		{"is attempt 4 of 3", last, testRun, func(d *Draft) { d.Type, d.WorkerID = TypeStarted, "w2" }},
+		{"follows the last attempt, 3 of 3", last, testRun, func(d *Draft) { d.Type, d.NotBefore = TypeRetrying, epochStart }},
+		{"run.started comes before its time", backoff, testRun, func(d *Draft) { d.Type, d.WorkerID = TypeStarted, "w2" }},
+		{"after run " + testRun, running, NewRunID(), func(d *Draft) { d.Type = TypeDelta }},
+		{"it is not UTF-8", running, testRun, func(d *Draft) { d.Type, d.Payload = TypeDelta, json.RawMessage("\"\xff\"") }},
+		{"unsupported value", running, testRun, func(d *Draft) { d.Type, d.Payload = TypeDelta, math.NaN() }},
+		{`Delta after status`, running, testRun, func(d *Draft) { d.Type = "assistant.Delta" }},
+		{`* after status`, running, testRun, func(d *Draft) { d.Type = "*" }},
+		{"run.queued comes before its time", scheduled, testRun, func(*Draft) {}},
+		{"names no new checkpoint", saved, testRun, func(d *Draft) { d.Type = TypeCheckpoint }},
+		{"names no new checkpoint", saved, testRun, checkpoint(0, 2, 9)},
+		{"names no new checkpoint", saved, testRun, checkpoint(2, 2, 9)},
+		{"names no new checkpoint", saved, testRun, checkpoint(3, 1, 9)},
+		{"names no new checkpoint", saved, testRun, checkpoint(3, 3, 9)},
+		{"names no new checkpoint", saved, testRun, checkpoint(3, 2, 0)},
 	} {
 		d := first
 		c.d(&d)
-		if e, err := Next(c.head, c.runID, d, epochStart); err == nil || !strings.Contains(err.Error(), want) || !reflect.DeepEqual(e, Event{}) {
-			t.Errorf("want %q, got %v, %+v", want, err, e)
+		if e, err := Next(c.head, c.runID, d, epochStart); err == nil || !strings.Contains(err.Error(), c.want) || !reflect.DeepEqual(e, Event{}) {
+			t.Errorf("want %q, got %v, %+v", c.want, err, e)
 		}
 	}
 }
@@ -376,7 +402,8 @@ func TestNextFillsIn(t *testing.T) {
 		}
 	}
 	// The event is what its decoding will be, wherever and whenever it is made.
-	e, err := Next(running, testRun, Draft{Type: TypeRetrying, NotBefore: time.Now().Add(time.Minute)}, time.Now().In(time.FixedZone("", 3600)))
+	here := time.Now().In(time.FixedZone("", 3600))
+	e, err := Next(running, testRun, Draft{Type: TypeRetrying, NotBefore: here.Add(time.Minute)}, here)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ func TestDecodeSubmissionFaults(t *testing.T) {
 		{`{"agent_key":"ec`, []string{`is not JSON: expected the end of a string at byte 16, found the end`}},
 		{`{"agent_key":"a\qb"}`, []string{`is not JSON: bad escape in the string at byte 14`}},
 		{`{"agent_key":"\ud83d"}`, []string{`is not JSON: bad escape in the string at byte 14`}},
+		{`{"agent_key":"\ude00\ude00"}`, []string{`is not JSON: bad escape in the string at byte 14`}},
 		{`{"agent_key":"\ude00\ud83d"}`, []string{`is not JSON: bad escape in the string at byte 14`}},
 		{"{\"agent_key\":\"a\nb\"}", []string{`is not JSON: control character "\n" in a string at byte 15`}},
 		{`{"max_attempts":01}`, []string{`is not JSON: expected a comma or '}' at byte 17, found "1"`}},
@@ -63,6 +64,8 @@ func TestDecodeSubmissionFaults(t *testing.T) {
 		{`{"agent_key":"echo","agent_key":"echo"}`, []string{`agent_key: is given twice`}},
 		{`{"agent_key":"echo","agent\u005fkey":"echo"}`, []string{`agent_key: is given twice`}},
 		{`{"agent_key":"echo","input":{"params":{"a":[{"b":1,"b":2}]}}}`, []string{`input.params.a[0].b: is given twice`}},
+		{`{"agent_key":"echo","input":{"params":{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1,"j":1,"k":1,"l":1,"m":1,"n":1,"o":1,"p":1,"q":1,"c":1,"\u0065":1}}}`, []string{
+			`input.params.c: is given twice`, `input.params.e: is given twice`}},
 		{`{"agent_key":"echo","input":{"extra":1,"messages":[{"role":"user","extra":1,"tool_calls":[{"id":"1","type":"function","extra":1,"function":{"name":"f","arguments":"","extra":1}}]}]}}`, []string{
 			`input.extra:` + unknown + inputFields, `input.messages[0].extra:` + unknown + messageFields,
 			`input.messages[0].tool_calls[0].extra:` + unknown + toolCallFields,
@@ -237,6 +240,8 @@ func TestFaultsAreBounded(t *testing.T) {
 	}
 	hostile := []string{
 		strings.Repeat(`{"`+strings.Repeat("k", 100)+`":`, 4000),
+		strings.Repeat(`{"`+strings.Repeat("k", 100)+`":`, 60) + `{"a":1` + strings.Repeat(`,"a":1`, 100),
+		strings.Repeat(`{"`+strings.Repeat("k", 60)+`":`, 60) + `{"a":1` + strings.Repeat(`,"a":1`, 100) + strings.Repeat(`}`, 61),
 		strings.Repeat(`[`, MaxSubmission),
 		strings.Repeat(`{"a":1,"a":[`, MaxSubmission/12),
 		`[` + strings.Repeat(strings.Repeat(`[`, 70)+strings.Repeat(`]`, 70)+`,`, 3000) + `0]`,

@@ -316,11 +316,7 @@ func (d *document) close(self, end int32, depth int) {
 }
 
 func (d *document) findDuplicates(object int32) {
-	plain := d.nodes[object].count <= 16 // few enough to compare each with each
-	for c := d.first(object); plain && c > 0; c = d.nodes[c].next {
-		plain = !d.nodes[c].keyEscaped
-	}
-	if plain {
+	if d.nodes[object].count <= 16 { // few enough to compare each with each
 		for c := d.first(object); c > 0; c = d.nodes[c].next {
 			for b := d.first(object); b != c; b = d.nodes[b].next {
 				if bytes.Equal(d.key(b), d.key(c)) {

@@ -114,7 +114,7 @@ func KVSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
 func RunIDOfSubject(subject string) (string, error) {
 	var id string
 	switch t := strings.Split(subject, "."); {
-	case len(t) == 3 && t[0] == "runs" && t[1] != "worker" && t[1] != "api":
+	case len(t) == 3 && t[0] == "runs": // of runs.worker.x and runs.api.x the second is no run id
 		id = t[1]
 	case len(t) == 5 && t[0] == "runs" && t[1] == "work":
 		id = t[4]

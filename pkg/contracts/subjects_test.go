@@ -145,7 +145,7 @@ func TestFreshIDs(t *testing.T) {
 	if !slices.IsSorted(ids) || len(slices.Compact(ids)) != 100 {
 		t.Errorf("ids do not rise: %v", ids)
 	}
-	if NewWorkerID() == NewWorkerID() {
+	if a, b := NewWorkerID(), NewWorkerID(); a == b {
 		t.Error("two workers of one name")
 	}
 }
