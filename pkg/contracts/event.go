@@ -2,7 +2,6 @@ package contracts
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -36,8 +35,6 @@ const (
 	typeAny EventType = "*"
 )
 
-var eventTypeForm = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)*$`)
-
 // maxEventType bounds the length of a type, in bytes.
 const maxEventType = 128
 
@@ -46,9 +43,22 @@ func (t EventType) Reserved() bool {
 	return strings.HasPrefix(string(t), "run.") || strings.HasPrefix(string(t), "state.")
 }
 
-// Valid reports whether t has the form of an event type: dotted lower-case words.
+// Valid reports whether t has the form of an event type: dotted words of a-z,
+// 0-9, _ and -, each beginning with a letter or digit, the first with a letter.
 func (t EventType) Valid() bool {
-	return len(t) <= maxEventType && eventTypeForm.MatchString(string(t))
+	if t == "" || len(t) > maxEventType || t[0] < 'a' || t[0] > 'z' {
+		return false
+	}
+	begins := true // a word
+	for i := range len(t) {
+		c := t[i]
+		letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !letter && (begins || c != '_' && c != '-' && c != '.') {
+			return false
+		}
+		begins = c == '.'
+	}
+	return !begins
 }
 
 // Terminal reports whether an event of type t ends a round.

@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"regexp"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,10 +14,8 @@ import (
 // idempotency key. It is part of the wire contract: clients derive the same id.
 var keyNamespace = uuid.MustParse("6c6f6e67-6861-756c-8000-72756e6b6579")
 
-var (
-	agentKeyForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
-	workerIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
-)
+// maxName bounds agent keys and worker ids, in bytes.
+const maxName = 63
 
 // CheckRunID reports whether id can name a run: a UUID in its canonical form,
 // 36 characters in lower case. Other spellings of a UUID are refused, for the
@@ -52,7 +50,7 @@ func isCanonicalUUID(id string) bool {
 
 // CheckAgentKey reports whether key can name an agent.
 func CheckAgentKey(key string) error {
-	if agentKeyForm.MatchString(key) {
+	if isName(key) && key == strings.ToLower(key) {
 		return nil
 	}
 	return fmt.Errorf("must be 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit, not %s", quote(key))
@@ -65,10 +63,24 @@ func CheckWorkerID(id string) error {
 	case "events", "log", "cancel", "redrive", "signal":
 		return fmt.Errorf("%q is reserved", id)
 	}
-	if workerIDForm.MatchString(id) {
+	if isName(id) {
 		return nil
 	}
 	return fmt.Errorf("must be 1 to 63 of A-Z, a-z, 0-9, _ and -, beginning with a letter or digit, not %s", quote(id))
+}
+
+// isName reports whether s has the form of a name: [A-Za-z0-9][A-Za-z0-9_-]{0,62}.
+// A loop, because a regular expression is felt where every event is decoded.
+func isName(s string) bool {
+	if s == "" || len(s) > maxName || !isAlphanumeric(s[0]) {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !isAlphanumeric(c) && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // NewRunID returns a fresh run id, a UUIDv7: ids sort by the time of their making.
