@@ -179,7 +179,9 @@ func (a *attempt) finish(cause error, end ending) {
 func (a *attempt) answer(head contracts.Head, now time.Time) error {
 	d := a.lease.current()
 	if head.Status == contracts.StatusPending {
-		return d.Nak(head.NotBefore.Sub(now))
+		// Never a Nak without a delay: the broker keeps such a one in memory
+		// alone, and one that is stopped next would hold the run for the lease.
+		return d.Nak(max(time.Millisecond, head.NotBefore.Sub(now)))
 	}
 	return d.Ack()
 }
