@@ -8,6 +8,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -97,6 +100,8 @@ func hint(err error) string {
 	switch {
 	case errors.As(err, &coded):
 		return coded.hint
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		return "a broker is there, but not Longhaul's streams: longhaul topology create, or start a dispatcher"
 	case errors.Is(err, client.ErrUnavailable):
 		return "start one: longhaul dev; or name another: --nats URL"
 	case errors.Is(err, client.ErrNoStatekeeper):

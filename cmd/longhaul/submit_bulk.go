@@ -33,25 +33,32 @@ func (s *submitCmd) bulk(ctx context.Context, a *app, in *source) error {
 
 	b := &bulkSubmit{app: a, source: in, progress: newProgress(a)}
 	for id, err := range c.SubmitAll(ctx, b.submissions(ctx)) {
-		b.settled(id, err)
+		if b.settled(id, err); errors.Is(err, client.ErrUnavailable) || ctx.Err() != nil {
+			break
+		}
 	}
 	b.flushRefused()
 	b.progress.clear()
-	if b.readErr != nil {
-		return b.readErr
-	}
 	if !a.JSON {
 		a.err.printf("%s submitted%s in %s.\n", plural(len(b.ids), "run"), b.refusedWords(), short(b.progress.elapsed()))
+		if b.stopped > 0 {
+			a.err.printf("From line %d on it is not known to be stored. To submit that again is safe where lines name a run_id or idempotency_key.\n", b.stopped)
+		}
+	}
+	switch {
+	case b.readErr != nil:
+		return b.readErr
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		return &codedError{code: exitInterrupted}
+	case b.code == exitNoBroker:
+		return &codedError{code: exitNoBroker}
 	}
 	if s.Wait {
 		if err := a.waitAll(ctx, c, b.ids); err != nil {
 			return err
 		}
 	}
-	switch {
-	case errors.Is(context.Cause(ctx), errInterrupted):
-		return &codedError{code: exitInterrupted}
-	case b.code != exitOK:
+	if b.code != exitOK {
 		return &codedError{code: b.code}
 	}
 	return nil
@@ -69,6 +76,7 @@ type bulkSubmit struct {
 	ids     []string
 	bad     int
 	code    int
+	stopped int // the line at which submitting was given up
 	readErr error
 }
 
@@ -109,6 +117,9 @@ func (b *bulkSubmit) settled(id string, err error) {
 		b.ids = append(b.ids, id)
 		b.report(bulkLine{Line: line, RunID: id}, exitOK)
 		return
+	}
+	if errors.Is(err, client.ErrUnavailable) || errors.Is(err, context.Canceled) {
+		b.stopped = line
 	}
 	var faults contracts.Faults
 	errors.As(err, &faults)

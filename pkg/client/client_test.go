@@ -262,3 +262,43 @@ func serveAPI(t *testing.T, b *jstest.Broker, endpoint string, answer func(*nats
 	}
 	t.Cleanup(func() { _ = sub.Unsubscribe() })
 }
+
+// A broker that is killed and comes back in the middle makes no submission
+// fail, loses none, and none is another run when it is sent again.
+func TestSubmitAllOutwaitsTheBroker(t *testing.T) {
+	b := jstest.StartFile(t)
+	c, err := client.New(b.NC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 3_000
+	var ids []string
+	for id, err := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
+		for i := range n {
+			if i == n/2 {
+				b.Restart(t)
+			}
+			if !yield(contracts.Submission{AgentKey: "echo"}) {
+				return
+			}
+		}
+	}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	stored := map[string]bool{}
+	for _, m := range inbox(t, b) {
+		id, _ := contracts.PeekSubmission([]byte(m[len("runs.submit "):]))
+		stored[id] = true
+	}
+	if len(ids) != n || len(stored) != n {
+		t.Errorf("%d reported and %d stored, want %d", len(ids), len(stored), n)
+	}
+	for _, id := range ids {
+		if !stored[id] {
+			t.Fatalf("run %s was reported as stored and is not", id)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -67,50 +66,22 @@ func (c *Client) SubmitAsync(ctx context.Context, s contracts.Submission) (*Rece
 	if err != nil {
 		return nil, err
 	}
+	return c.publish(ctx, s.RunID, data)
+}
+
+// publish sends a submission that is prepared.
+func (c *Client) publish(ctx context.Context, runID string, data []byte) (*Receipt, error) {
 	for {
 		ack, err := c.js.PublishAsync(contracts.SubjectSubmit, data, jetstream.WithExpectStream(contracts.StreamInbox))
 		if err == nil {
-			return &Receipt{RunID: s.RunID, ack: ack}, nil
+			return &Receipt{RunID: runID, ack: ack}, nil
 		}
 		// The library waits a moment for room before it says that there is none.
 		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) {
-			return nil, fmt.Errorf("submit run %s: %w", s.RunID, jsutil.Translate(err))
+			return nil, fmt.Errorf("submit run %s: %w", runID, jsutil.Translate(err))
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("submit run %s: %w", s.RunID, context.Cause(ctx))
-		}
-	}
-}
-
-// SubmitAll submits every one of submissions, many at a time, and yields for
-// each, in order, its run id once it is stored, or why it is not. One that fails
-// does not keep the others back. Ending the loop early leaves those under way
-// to their fate. It starts no goroutine: submissions is drawn from by the loop.
-func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.Submission]) iter.Seq2[string, error] {
-	type item struct {
-		receipt *Receipt
-		err     error
-	}
-	return func(yield func(string, error) bool) {
-		var window []item
-		settle := func() bool {
-			it := window[0]
-			window = window[1:]
-			if it.err != nil {
-				return yield("", it.err)
-			}
-			return yield(it.receipt.RunID, it.receipt.Wait(ctx))
-		}
-		for s := range submissions {
-			r, err := c.SubmitAsync(ctx, s)
-			if window = append(window, item{r, err}); len(window) >= maxInFlight && !settle() {
-				return
-			}
-		}
-		for len(window) > 0 {
-			if !settle() {
-				return
-			}
+			return nil, fmt.Errorf("submit run %s: %w", runID, context.Cause(ctx))
 		}
 	}
 }

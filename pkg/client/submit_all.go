@@ -1,0 +1,96 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+const (
+	// outagePatience is how long SubmitAll outwaits a broker that is away.
+	outagePatience = 30 * time.Second
+	// outagePause lies between two tries meanwhile.
+	outagePause = 250 * time.Millisecond
+)
+
+// SubmitAll submits every one of submissions, many at a time, and yields for
+// each, in order, its run id once it is stored, or why it is not. One that is
+// wrong does not keep the others back. A broker that goes away is waited for,
+// for half a minute, and what it did not acknowledge is submitted again, which
+// is harmless. If it stays away, the iteration ends with an ErrUnavailable for
+// the first that is not known to be stored; of those after it some may be.
+//
+// Ending the loop early leaves those under way to their fate. SubmitAll starts
+// no goroutine: submissions is drawn from by the loop.
+func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.Submission]) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		var window []*underWay
+		settle := func() bool {
+			u := window[0]
+			window = window[1:]
+			err := c.settle(ctx, u)
+			return yield(u.runID, err) && !errors.Is(err, ErrUnavailable)
+		}
+		for s := range submissions {
+			u := &underWay{}
+			if s, u.data, u.err = prepare(s); u.err == nil {
+				u.runID = s.RunID
+				u.receipt, u.err = c.publish(ctx, u.runID, u.data)
+			}
+			if window = append(window, u); len(window) >= maxInFlight && !settle() {
+				return
+			}
+		}
+		for len(window) > 0 {
+			if !settle() {
+				return
+			}
+		}
+	}
+}
+
+// underWay is a submission of SubmitAll whose outcome is not known yet.
+type underWay struct {
+	runID   string // empty if the submission is wrong
+	data    []byte
+	receipt *Receipt
+	err     error // of sending it
+}
+
+// settle waits until u is stored, and sends it again while the broker is away.
+func (c *Client) settle(ctx context.Context, u *underWay) error {
+	err := u.err
+	if err == nil {
+		err = u.receipt.Wait(ctx)
+	}
+	if u.runID == "" || !errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	patient, cancel := context.WithTimeout(ctx, outagePatience)
+	defer cancel()
+	for {
+		if jsutil.WaitConnected(patient, c.nc) != nil {
+			break
+		}
+		r, again := c.publish(patient, u.runID, u.data)
+		if again == nil {
+			again = r.Wait(patient)
+		}
+		if again == nil || !errors.Is(again, ErrUnavailable) && patient.Err() == nil {
+			return again
+		}
+		select {
+		case <-time.After(outagePause):
+		case <-patient.Done():
+		}
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("submit run %s: %w", u.runID, context.Cause(ctx))
+	}
+	return err
+}
