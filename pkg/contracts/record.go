@@ -18,7 +18,10 @@ type StatusRecord struct {
 	CreatedAt      time.Time         `json:"created_at"`
 	StartedAt      time.Time         `json:"started_at,omitzero"`  // of the last attempt
 	FinishedAt     time.Time         `json:"finished_at,omitzero"` // of the last round
-	UpdatedAt      time.Time         `json:"updated_at"`
+	// StartedSequence is where the last run.started stands in RUNS_LOG: the
+	// event that names the lease of whoever holds the run.
+	StartedSequence uint64    `json:"started_sequence,omitempty"`
+	UpdatedAt       time.Time `json:"updated_at"`
 	// Error is that of the last failed attempt, without its stack.
 	Error *ErrorInfo `json:"error,omitempty"`
 	// Faults are those of a rejected run.
@@ -58,7 +61,7 @@ func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
 		err = json.Unmarshal(e.Payload, &p)
 		rec.Faults = p.Errors
 	case TypeStarted:
-		rec.StartedAt = e.Time
+		rec.StartedAt, rec.StartedSequence = e.Time, sequence
 	case TypeRetrying:
 		var p Retrying
 		err = json.Unmarshal(e.Payload, &p)

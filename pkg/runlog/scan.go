@@ -1,0 +1,61 @@
+package runlog
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"longhaul/pkg/contracts"
+)
+
+// Scan yields what the log of a run holds from a stream sequence on; runID ""
+// is the logs of all runs, in the order of the stream. It is for those who know
+// a place in RUNS_LOG: unlike Read it neither begins at the log's beginning nor
+// minds a gap.
+//
+// An unavailable broker is tried again for about 10 s. After an error that
+// wraps ErrMalformed the loop may go on, and the Entry has the Sequence of the
+// message; any other error is the last thing yielded.
+func (l *Log) Scan(ctx context.Context, runID string, from uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		subject := contracts.SubjectAllEvents
+		if runID != "" {
+			if err := contracts.CheckRunID(runID); err != nil {
+				yield(Entry{}, fmt.Errorf("scan: run id %w", err))
+				return
+			}
+			subject = contracts.EventsSubject(runID)
+		}
+		for more := true; more; {
+			var got []stored
+			var err error
+			if got, more, err = l.fetch(ctx, subject, max(from, 1), readPatience); err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			for _, m := range got {
+				e, err := decode(m)
+				e.Sequence, from = m.sequence, m.sequence+1
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Next returns the first event of a run's log at or after a stream sequence,
+// from any replica. jsutil.ErrNotFound: there is none.
+func (l *Log) Next(ctx context.Context, runID string, sequence uint64) (Entry, error) {
+	if err := contracts.CheckRunID(runID); err != nil {
+		return Entry{}, fmt.Errorf("next event: run id %w", err)
+	}
+	m, err := l.directNext(ctx, contracts.EventsSubject(runID), sequence)
+	return single("next", runID, m, err)
+}
+
+// Decode reads an event that a consumer of RUNS_LOG delivered. The error wraps
+// ErrMalformed.
+func Decode(subject string, sequence uint64, data []byte) (Entry, error) {
+	return decode(stored{subject, sequence, data})
+}
