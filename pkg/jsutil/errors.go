@@ -34,7 +34,8 @@ var (
 )
 
 // codes is the one table of JetStream's error codes (errors.json of the
-// server). What is not in it is judged by its HTTP-like status, see classify.
+// server) whose HTTP-like status does not say what they mean; see classifyCode
+// for the others.
 var codes = map[jetstream.ErrorCode]error{
 	10071: ErrConflict, // wrong last sequence
 	10164: ErrConflict, // the same, mostly on three replicas
@@ -59,26 +60,7 @@ var codes = map[jetstream.ErrorCode]error{
 
 	10010: ErrRefused, // JetStream clustering required
 	10036: ErrRefused, // not supported in a cluster
-	10054: ErrRefused, // message too large for the stream
-	10060: ErrRefused, // not the expected stream
-	10097: ErrRefused, // headers too large
-	10109: ErrRefused, // stream is sealed
 	10111: ErrRefused, // rollup not permitted
-	10165: ErrRefused, // TTL header invalid
-	10166: ErrRefused, // TTL not allowed here
-	10168: ErrRefused, // counters not allowed here
-	10174: ErrRefused, // atomic batches not allowed here
-	10188: ErrRefused, // schedules not allowed here
-	10189: ErrRefused, // schedule: pattern
-	10190: ErrRefused, // schedule: target
-	10191: ErrRefused, // schedule: TTL
-	10192: ErrRefused, // schedule: rollup
-	10193: ErrRefused, // expected sequence without a sequence
-	10203: ErrRefused, // schedule: source
-	10205: ErrRefused, // batches not allowed here
-	10212: ErrRefused, // schedule: scheduler
-	10223: ErrRefused, // schedule: time zone
-	10227: ErrRefused, // header of a stream source
 }
 
 // storeFailed is the code that the broker uses for everything its store says
@@ -172,6 +154,8 @@ func classifyCode(api *jetstream.APIError) error {
 	switch api.Code {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusRequestTimeout:
 		return ErrUnavailable
+	case http.StatusBadRequest: // of the request itself: its size, a header that the stream does not take
+		return ErrRefused
 	}
 	return nil
 }
