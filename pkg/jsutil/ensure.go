@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,10 +25,6 @@ type Difference struct {
 // SettingExistence is the Setting of an object that is missing.
 const SettingExistence = "existence"
 
-func missing(object string) Difference {
-	return Difference{Object: object, Setting: SettingExistence, Want: "present", Have: "missing", Fixable: true}
-}
-
 // TopologyError says that what stands on the broker can't serve, and can't be
 // changed in place. It is an ErrRefused.
 type TopologyError struct {
@@ -36,18 +33,18 @@ type TopologyError struct {
 }
 
 func (e *TopologyError) Error() string {
-	var b strings.Builder
-	b.WriteString("the broker holds what Longhaul can't use and can't change in place:")
-	for i, d := range e.Differences {
-		if i > 0 {
-			b.WriteByte(';')
-		}
-		fmt.Fprintf(&b, " %s: %s must be %s, is %s", d.Object, d.Setting, d.Want, d.Have)
-	}
-	b.WriteString(". If they are Longhaul's, delete them with the nats CLI, after a backup of what streams hold, " +
+	return "the broker holds what Longhaul can't use and can't change in place: " + describe(e.Differences) +
+		". If they are Longhaul's, delete them with the nats CLI, after a backup of what streams hold, " +
 		"and start again: they are made anew; a consumer that is deleted loses no message. " +
-		"If they are somebody else's, give Longhaul a NATS account of its own")
-	return b.String()
+		"If they are somebody else's, give Longhaul a NATS account of its own"
+}
+
+func describe(diffs []Difference) string {
+	var parts []string
+	for _, d := range diffs {
+		parts = append(parts, fmt.Sprintf("%s: %s must be %s, is %s", d.Object, d.Setting, d.Want, d.Have))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // Unwrap makes it an ErrRefused.
@@ -67,48 +64,36 @@ const maxRounds = 5
 // may call it at the same time, with the same t; it may be cut off anywhere
 // and called again.
 func EnsureTopology(ctx context.Context, js jetstream.JetStream, t Topology) error {
-	return ensure(ctx, js, t, consumerSettings(false))
+	return ensure(ctx, js, t, consumerSettings(true))
 }
 
 // VerifyTopology returns every difference between t and what stands on the
 // broker, and changes nothing. The error says that it could not look.
 func VerifyTopology(ctx context.Context, js jetstream.JetStream, t Topology) ([]Difference, error) {
-	findings, err := inspect(ctx, js, t, consumerSettings(false))
-	var diffs []Difference
-	for _, f := range findings {
-		diffs = append(diffs, f.diffs...)
-	}
-	return diffs, err
+	in, err := inspect(ctx, js, t, consumerSettings(true))
+	return in.diffs, err
 }
 
 // EnsureWorkConsumers makes the consumers of an agent's work stand on the
 // broker, one per priority, with lease as their AckWait. Where other workers
 // have made them already with another AckWait, theirs holds.
 func EnsureWorkConsumers(ctx context.Context, js jetstream.JetStream, agentKey string, lease time.Duration) error {
-	return ensure(ctx, js, Topology{Consumers: workConsumers(agentKey, lease)}, consumerSettings(true))
+	return ensure(ctx, js, Topology{Consumers: workConsumers(agentKey, lease)}, consumerSettings(false))
 }
 
-func ensure(ctx context.Context, js jetstream.JetStream, t Topology, consumer []setting[consumerConfig]) error {
+func ensure(ctx context.Context, js jetstream.JetStream, t Topology, consumer []setting) error {
 	var last []Difference
 	for range maxRounds {
-		findings, err := inspect(ctx, js, t, consumer)
-		if err != nil || len(findings) == 0 {
+		in, err := inspect(ctx, js, t, consumer)
+		if err != nil || len(in.diffs) == 0 {
 			return err
 		}
-		var fatal []Difference
-		last = nil
-		for _, f := range findings {
-			for _, d := range f.diffs {
-				if last = append(last, d); !d.Fixable {
-					fatal = append(fatal, d)
-				}
-			}
-		}
-		if len(fatal) > 0 {
+		last = slices.Clone(in.diffs)
+		if fatal := slices.DeleteFunc(in.diffs, func(d Difference) bool { return d.Fixable }); len(fatal) > 0 {
 			return &TopologyError{Differences: fatal}
 		}
-		for _, f := range findings {
-			if err := f.fix(ctx); err != nil {
+		for _, fix := range in.fixes {
+			if err := fix(ctx); err != nil {
 				return err
 			}
 		}
@@ -117,90 +102,90 @@ func ensure(ctx context.Context, js jetstream.JetStream, t Topology, consumer []
 		maxRounds, &TopologyError{Differences: last})
 }
 
-// A finding is what is wrong with one object, and how to put it right.
-type finding struct {
+// inspection is what is wrong on a broker, and how to put it right.
+type inspection struct {
+	js    jetstream.JetStream
 	diffs []Difference
-	fix   func(ctx context.Context) error
+	fixes []func(ctx context.Context) error // one per object, in the order of the topology
 }
 
-// inspect returns a finding for each object that is not as t wants it; streams
+// inspect looks at all of t, and at those settings of its consumers; streams
 // stand before consumers, so that fixing in order works.
-func inspect(ctx context.Context, js jetstream.JetStream, t Topology, consumer []setting[consumerConfig]) ([]finding, error) {
-	var findings []finding
-	settings := streamSettings()
+func inspect(ctx context.Context, js jetstream.JetStream, t Topology, consumer []setting) (inspection, error) {
+	in := inspection{js: js}
 	for _, want := range t.Streams {
-		f, err := inspectStream(ctx, js, want, settings)
-		if err != nil {
-			return nil, fmt.Errorf("look at stream %s: %w", want.Name, Translate(err))
-		}
-		if len(f.diffs) > 0 {
-			findings = append(findings, f)
+		if err := in.stream(ctx, want); err != nil {
+			return inspection{}, fmt.Errorf("look at stream %s: %w", want.Name, err)
 		}
 	}
 	for _, want := range t.Consumers {
-		f, err := inspectConsumer(ctx, js, want, consumer)
-		if err != nil {
-			return nil, fmt.Errorf("look at consumer %s of %s: %w", want.Durable, want.Stream, Translate(err))
-		}
-		if len(f.diffs) > 0 {
-			findings = append(findings, f)
+		if err := in.consumer(ctx, want, consumer); err != nil {
+			return inspection{}, fmt.Errorf("look at consumer %s of %s: %w", want.Durable, want.Stream, err)
 		}
 	}
-	return findings, nil
+	return in, nil
 }
 
-func inspectStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, settings []setting[streamConfig]) (finding, error) {
+func (in *inspection) stream(ctx context.Context, want jetstream.StreamConfig) error {
 	object := "stream " + want.Name
-	s, err := js.Stream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		create := func(ctx context.Context) error {
-			_, err := js.CreateStream(ctx, want)
-			if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				return nil // somebody was faster; the next round looks at what it made
-			}
-			return fmt.Errorf("create %s: %w", object, overlap(ctx, js, want, err))
-		}
-		return finding{diffs: []Difference{missing(object)}, fix: create}, nil
-	}
+	s, err := in.js.Stream(ctx, want.Name)
 	if err != nil {
-		return finding{}, err
+		return in.absent(object, err, func(ctx context.Context) error {
+			_, err := in.js.CreateStream(ctx, want)
+			return overlap(ctx, in.js, want, err)
+		})
 	}
-	diffs, updated := compare(object, settings, s.CachedInfo().Config, want)
-	update := func(ctx context.Context) error {
-		if _, err := js.UpdateStream(ctx, updated); err != nil {
-			return fmt.Errorf("update %s (%s): %w", object, summary(diffs), Translate(err))
-		}
-		return nil
-	}
-	return finding{diffs: diffs, fix: update}, nil
+	diffs, updated := compare(object, streamSettings(want), s.CachedInfo().Config, want)
+	in.add(diffs, func(ctx context.Context) error {
+		_, err := in.js.UpdateStream(ctx, updated)
+		return err
+	})
+	return nil
 }
 
-func inspectConsumer(ctx context.Context, js jetstream.JetStream, want Consumer, settings []setting[consumerConfig]) (finding, error) {
+func (in *inspection) consumer(ctx context.Context, want Consumer, settings []setting) error {
 	object := "consumer " + want.Durable + " of " + want.Stream
-	c, err := js.Consumer(ctx, want.Stream, want.Durable)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
-		create := func(ctx context.Context) error {
-			_, err := js.CreateConsumer(ctx, want.Stream, want.ConsumerConfig)
-			if err == nil || errors.Is(err, jetstream.ErrConsumerExists) {
-				return nil
-			}
-			return fmt.Errorf("create %s: %w", object, Translate(err))
-		}
-		return finding{diffs: []Difference{missing(object)}, fix: create}, nil
-	case errors.Is(err, jetstream.ErrNotPullConsumer):
-		return finding{diffs: []Difference{{Object: object, Setting: "deliver_subject", Want: "none", Have: "present"}}}, nil
-	case err != nil:
-		return finding{}, err
+	c, err := in.js.Consumer(ctx, want.Stream, want.Durable)
+	if err != nil {
+		return in.absent(object, err, func(ctx context.Context) error {
+			_, err := in.js.CreateConsumer(ctx, want.Stream, want.ConsumerConfig)
+			return err
+		})
 	}
 	diffs, updated := compare(object, settings, c.CachedInfo().Config, want.ConsumerConfig)
-	update := func(ctx context.Context) error {
-		if _, err := js.UpdateConsumer(ctx, want.Stream, updated); err != nil {
-			return fmt.Errorf("update %s (%s): %w", object, summary(diffs), Translate(err))
-		}
-		return nil
+	in.add(diffs, func(ctx context.Context) error {
+		_, err := in.js.UpdateConsumer(ctx, want.Stream, updated)
+		return err
+	})
+	return nil
+}
+
+// absent adds an object that was not found, and returns any other err.
+func (in *inspection) absent(object string, err error, create func(context.Context) error) error {
+	d := Difference{Object: object, Setting: SettingExistence, Want: "present", Have: "missing", Fixable: true}
+	switch err = Translate(err); {
+	case errors.Is(err, jetstream.ErrNotPullConsumer):
+		d = Difference{Object: object, Setting: "deliver_subject", Want: "none", Have: "present"}
+	case !errors.Is(err, ErrNoTopology):
+		return err
 	}
-	return finding{diffs: diffs, fix: update}, nil
+	in.add([]Difference{d}, create)
+	return nil
+}
+
+// add adds what is wrong with one object, if anything is.
+func (in *inspection) add(diffs []Difference, fix func(context.Context) error) {
+	if len(diffs) == 0 {
+		return
+	}
+	in.diffs = append(in.diffs, diffs...)
+	in.fixes = append(in.fixes, func(ctx context.Context) error {
+		err := fix(ctx)
+		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrConsumerExists) {
+			return nil // or somebody was faster; the next round looks at what it made
+		}
+		return fmt.Errorf("put right that %s: %w", describe(diffs), Translate(err))
+	})
 }
 
 // overlapCode is the broker's "subjects overlap with an existing stream",
@@ -209,27 +194,15 @@ const overlapCode = 10065
 
 // overlap adds to such an error the streams that are in the way.
 func overlap(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, err error) error {
-	api := (*jetstream.APIError)(nil)
-	if !errors.As(err, &api) || api.ErrorCode != overlapCode {
-		return Translate(err)
+	if api := (*jetstream.APIError)(nil); !errors.As(err, &api) || api.ErrorCode != overlapCode {
+		return err
 	}
-	var others []string
 	for _, subject := range want.Subjects {
-		names := js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
-		for name := range names.Name() {
-			others = append(others, fmt.Sprintf("%s (by %s)", name, subject))
+		if name, lookErr := js.StreamNameBySubject(ctx, subject); lookErr == nil {
+			err = fmt.Errorf("%w; stream %s (by %s) is in the way: give Longhaul a NATS account of its own or remove it", err, name, subject)
 		}
 	}
-	return fmt.Errorf("%w: its subjects are taken by stream %s; give Longhaul a NATS account of its own or remove what is in the way: %w",
-		ErrRefused, strings.Join(others, ", "), err)
-}
-
-func summary(diffs []Difference) string {
-	var parts []string
-	for _, d := range diffs {
-		parts = append(parts, fmt.Sprintf("%s from %s to %s", d.Setting, d.Have, d.Want))
-	}
-	return strings.Join(parts, ", ")
+	return err
 }
 
 // WaitTopology is EnsureTopology for services: it goes on until the broker can

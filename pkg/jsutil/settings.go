@@ -2,6 +2,7 @@ package jsutil
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -9,197 +10,159 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A setting is one thing about a C (a stream's or a consumer's configuration)
-// that Longhaul depends on. What no setting speaks of is the operator's:
-// replicas, storage, placement, compression, limits by bytes, the window for
-// duplicates, description, metadata, a pause …
-type setting[C any] struct {
-	name string
-	// show is the value as people read it; equal texts are equal values.
-	show func(c *C) string
-	// set copies the value; nil if the broker never changes it.
-	set func(dst, src *C)
+// A setting is a field of a stream's or a consumer's configuration that
+// Longhaul depends on. What no setting speaks of is the operator's: replicas,
+// storage, placement, compression, limits by bytes, the window for duplicates,
+// description, metadata, a pause …
+type setting struct {
+	// field is its name in Go, with that of the struct it lies in. People are
+	// told its name in JSON, which is that of the nats CLI.
+	field string
 	// may says whether the broker, and we, would make this change; nil is yes.
-	may func(have, want *C) bool
-	// needed says whether the wanted value matters; nil is always.
-	needed func(want *C) bool
+	may func(have, want reflect.Value) bool
 }
 
-// field is the setting that a field of C holds.
-func field[C, V any](name string, of func(*C) *V) setting[C] {
-	return setting[C]{
-		name: name,
-		show: func(c *C) string { return fmt.Sprint(*of(c)) },
-		set:  func(dst, src *C) { *of(dst) = *of(src) },
-	}
-}
+// never is for what the broker does not change.
+func never(_, _ reflect.Value) bool { return false }
 
-// limit is a field where zero and less mean that there is none.
-func limit[C any, V int | int64](name string, of func(*C) *V) setting[C] {
-	s := field(name, of)
-	s.show = func(c *C) string {
-		if v := *of(c); v > 0 {
-			return fmt.Sprint(v)
-		}
-		return "unlimited"
-	}
-	return s
-}
-
-// duration is a field where zero means never or none.
-func duration[C any](name string, of func(*C) *time.Duration) setting[C] {
-	s := field(name, of)
-	s.show = func(c *C) string {
-		if v := *of(c); v > 0 {
-			return v.String()
-		}
-		return "none"
-	}
-	return s
-}
-
-// fixed is s where the broker takes no change.
-func (s setting[C]) fixed() setting[C] { s.set = nil; return s }
-
-// onlyIf is s with a condition on the change.
-func (s setting[C]) onlyIf(may func(have, want *C) bool) setting[C] { s.may = may; return s }
-
-// compare returns what differs between have and want, and have with all that
-// may be changed set as wanted.
-func compare[C any](object string, settings []setting[C], have, want C) (diffs []Difference, updated C) {
-	updated = have
-	for _, s := range settings {
-		if s.needed != nil && !s.needed(&want) || s.show(&have) == s.show(&want) {
-			continue
-		}
-		fixable := s.set != nil && (s.may == nil || s.may(&have, &want))
-		if fixable {
-			s.set(&updated, &want)
-		}
-		diffs = append(diffs, Difference{Object: object, Setting: s.name, Want: s.show(&want), Have: s.show(&have), Fixable: fixable})
-	}
-	return diffs, updated
-}
-
-type (
-	streamConfig   = jetstream.StreamConfig
-	consumerConfig = jetstream.ConsumerConfig
-)
+// onlyOn is for what the broker switches on and not off again.
+func onlyOn(_, want reflect.Value) bool { return want.Bool() }
 
 // streamSettings are what matters about a stream. Which of them may be changed
 // is the server's rule (configUpdateCheck in its stream.go).
-func streamSettings() []setting[streamConfig] {
-	return []setting[streamConfig]{
-		{
-			name: "subjects",
-			show: func(c *streamConfig) string { return sortedList(c.Subjects) },
-			set:  func(dst, src *streamConfig) { dst.Subjects = src.Subjects },
-			// A subject that we do not know says that the stream is somebody else's.
-			may: func(have, want *streamConfig) bool {
-				return !slices.ContainsFunc(have.Subjects, func(s string) bool { return !slices.Contains(want.Subjects, s) })
-			},
-		},
-		field("retention", func(c *streamConfig) *jetstream.RetentionPolicy { return &c.Retention }).
-			onlyIf(func(have, want *streamConfig) bool {
-				return have.Retention != jetstream.WorkQueuePolicy && want.Retention != jetstream.WorkQueuePolicy
-			}),
-		field("discard", func(c *streamConfig) *jetstream.DiscardPolicy { return &c.Discard }),
-		field("discard_new_per_subject", func(c *streamConfig) *bool { return &c.DiscardNewPerSubject }),
-		limit("max_msgs_per_subject", func(c *streamConfig) *int64 { return &c.MaxMsgsPerSubject }),
-		maxMsgs(),
-		duration("max_age", func(c *streamConfig) *time.Duration { return &c.MaxAge }),
-		field("no_ack", func(c *streamConfig) *bool { return &c.NoAck }),
-		field("allow_direct", func(c *streamConfig) *bool { return &c.AllowDirect }),
-		field("allow_rollup_hdrs", func(c *streamConfig) *bool { return &c.AllowRollup }),
-		field("allow_msg_ttl", func(c *streamConfig) *bool { return &c.AllowMsgTTL }).
-			onlyIf(func(have, _ *streamConfig) bool { return !have.AllowMsgTTL }),
-		field("allow_msg_schedules", func(c *streamConfig) *bool { return &c.AllowMsgSchedules }).
-			onlyIf(func(have, _ *streamConfig) bool { return !have.AllowMsgSchedules }),
-		field("allow_msg_counter", func(c *streamConfig) *bool { return &c.AllowMsgCounter }).fixed(),
-		field("sealed", func(c *streamConfig) *bool { return &c.Sealed }).fixed(),
-		field("deny_purge", func(c *streamConfig) *bool { return &c.DenyPurge }).fixed(),
-		// Asynchronous persistence overrides sync_interval: always.
-		field("persist_mode", func(c *streamConfig) *jetstream.PersistModeType { return &c.PersistMode }).fixed(),
-		{name: "mirror", show: func(c *streamConfig) string { return presence(c.Mirror != nil) }},
-		{name: "sources", show: func(c *streamConfig) string { return presence(len(c.Sources) > 0) }},
-		{
-			name: "subject_transform",
-			show: func(c *streamConfig) string {
-				if t := c.SubjectTransform; t != nil {
-					return t.Source + " → " + t.Destination
-				}
-				return "none"
-			},
-			set: func(dst, src *streamConfig) { dst.SubjectTransform = src.SubjectTransform },
-		},
-		{
-			name: "republish",
-			show: func(c *streamConfig) string {
-				if r := c.RePublish; r != nil {
-					return fmt.Sprintf("%s → %s, headers only %t", r.Source, r.Destination, r.HeadersOnly)
-				}
-				return "none"
-			},
-			set: func(dst, src *streamConfig) { dst.RePublish = src.RePublish },
-			// Where we need none, the operator may have one, for an audit perhaps.
-			needed: func(want *streamConfig) bool { return want.RePublish != nil },
-		},
+func streamSettings(want jetstream.StreamConfig) []setting {
+	settings := []setting{
+		{"Subjects", onlyOurs},
+		{"Retention", notOfQueues},
+		{"Discard", nil},
+		{"DiscardNewPerSubject", nil},
+		{"MaxMsgsPerSubject", nil},
+		{"MaxAge", nil},
+		{"NoAck", nil},
+		{"AllowDirect", nil},
+		{"AllowRollup", nil},
+		{"AllowMsgTTL", onlyOn},
+		{"AllowMsgSchedules", onlyOn},
+		{"AllowMsgCounter", never},
+		{"Sealed", never},
+		{"DenyPurge", never},
+		{"PersistMode", never}, // asynchronous persistence overrides sync_interval: always
+		{"Mirror", never},
+		{"Sources", never},
+		{"SubjectTransform", nil},
 		// It would be every consumer's default, and delete those that rest.
-		duration("consumer_limits.inactive_threshold", func(c *streamConfig) *time.Duration { return &c.ConsumerLimits.InactiveThreshold }),
+		{"ConsumerLimits.InactiveThreshold", nil},
 	}
-}
-
-// maxMsgs: a stream that refuses what is too much may be bounded as the
-// operator likes; one that drops its oldest message for the newest may not.
-func maxMsgs() setting[streamConfig] {
-	s := limit("max_msgs", func(c *streamConfig) *int64 { return &c.MaxMsgs })
-	s.needed = func(want *streamConfig) bool { return want.Discard == jetstream.DiscardOld }
-	return s
-}
-
-// consumerSettings are what matters about a consumer (checkNewConsumerConfig
-// in the server's consumer.go). With keepAckWait, AckWait is left as it is found.
-func consumerSettings(keepAckWait bool) []setting[consumerConfig] {
-	settings := []setting[consumerConfig]{
-		{
-			// The broker would change it, but messages between the old filter
-			// and the new one would be stranded.
-			name: "filter",
-			show: func(c *consumerConfig) string {
-				if c.FilterSubject != "" {
-					return c.FilterSubject
-				}
-				return sortedList(c.FilterSubjects)
-			},
-		},
-		field("deliver_policy", func(c *consumerConfig) *jetstream.DeliverPolicy { return &c.DeliverPolicy }).fixed(),
-		field("ack_policy", func(c *consumerConfig) *jetstream.AckPolicy { return &c.AckPolicy }).fixed(),
-		field("replay_policy", func(c *consumerConfig) *jetstream.ReplayPolicy { return &c.ReplayPolicy }).fixed(),
-		limit("max_deliver", func(c *consumerConfig) *int { return &c.MaxDeliver }),
-		limit("max_ack_pending", func(c *consumerConfig) *int { return &c.MaxAckPending }),
-		field("backoff", func(c *consumerConfig) *[]time.Duration { return &c.BackOff }),
-		duration("inactive_threshold", func(c *consumerConfig) *time.Duration { return &c.InactiveThreshold }),
-		field("headers_only", func(c *consumerConfig) *bool { return &c.HeadersOnly }),
-		field("priority_policy", func(c *consumerConfig) *jetstream.PriorityPolicy { return &c.PriorityPolicy }),
-		field("priority_groups", func(c *consumerConfig) *[]string { return &c.PriorityGroups }),
-		duration("priority_timeout", func(c *consumerConfig) *time.Duration { return &c.PinnedTTL }),
+	if want.RePublish != nil { // where we need none, the operator may have one, for an audit perhaps
+		settings = append(settings, setting{"RePublish", nil})
 	}
-	if !keepAckWait {
-		settings = append(settings, duration("ack_wait", func(c *consumerConfig) *time.Duration { return &c.AckWait }))
+	// A stream that refuses what is too much may be bounded as the operator
+	// likes; one that drops its oldest message for the newest may not.
+	if want.Discard == jetstream.DiscardOld {
+		settings = append(settings, setting{"MaxMsgs", nil})
 	}
 	return settings
 }
 
-func sortedList(list []string) string {
-	if len(list) == 0 {
-		return "all"
+// onlyOurs: a subject that we do not know says that the stream is somebody else's.
+func onlyOurs(have, want reflect.Value) bool {
+	for _, s := range have.Seq2() {
+		if !slices.Contains(want.Interface().([]string), s.String()) {
+			return false
+		}
 	}
-	return strings.Join(slices.Sorted(slices.Values(list)), ", ")
+	return true
 }
 
-func presence(is bool) string {
-	if is {
-		return "present"
+func notOfQueues(have, want reflect.Value) bool {
+	queue := int64(jetstream.WorkQueuePolicy)
+	return have.Int() != queue && want.Int() != queue
+}
+
+// consumerSettings are what matters about a consumer (checkNewConsumerConfig
+// in the server's consumer.go).
+func consumerSettings(withAckWait bool) []setting {
+	settings := []setting{
+		// The broker would change the filter, but messages between the old one
+		// and the new one would be stranded.
+		{"FilterSubject", never},
+		{"FilterSubjects", never},
+		{"DeliverPolicy", never},
+		{"AckPolicy", never},
+		{"ReplayPolicy", never},
+		{"MaxDeliver", nil},
+		{"MaxAckPending", nil},
+		{"BackOff", nil},
+		{"InactiveThreshold", nil},
+		{"HeadersOnly", nil},
+		{"PriorityPolicy", nil},
+		{"PriorityGroups", nil},
+		{"PinnedTTL", nil},
 	}
-	return "none"
+	if withAckWait {
+		settings = append(settings, setting{"AckWait", nil})
+	}
+	return settings
+}
+
+// compare returns what differs between have and want, two configurations of
+// the same type, and have with all that may be changed set as wanted.
+func compare[C any](object string, settings []setting, have, want C) (diffs []Difference, updated C) {
+	updated = have
+	for _, s := range settings {
+		h, name := fieldOf(&have, s.field)
+		w, _ := fieldOf(&want, s.field)
+		if show(h) == show(w) {
+			continue
+		}
+		fixable := s.may == nil || s.may(h, w)
+		if fixable {
+			u, _ := fieldOf(&updated, s.field)
+			u.Set(w)
+		}
+		diffs = append(diffs, Difference{Object: object, Setting: name, Want: show(w), Have: show(h), Fixable: fixable})
+	}
+	return diffs, updated
+}
+
+// fieldOf returns the field at path and its name in JSON.
+func fieldOf(config any, path string) (v reflect.Value, name string) {
+	v = reflect.ValueOf(config).Elem()
+	var names []string
+	for _, part := range strings.Split(path, ".") {
+		f, ok := v.Type().FieldByName(part)
+		if !ok {
+			panic("jsutil: " + v.Type().String() + " has no field " + part)
+		}
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		v, names = v.FieldByIndex(f.Index), append(names, tag)
+	}
+	return v, strings.Join(names, ".")
+}
+
+// show is a value as people read it; equal texts are equal values.
+func show(v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case []string:
+		if len(x) > 0 {
+			return strings.Join(slices.Sorted(slices.Values(x)), ", ")
+		}
+		return "none"
+	case []*jetstream.StreamSource:
+		if len(x) > 0 {
+			return "present"
+		}
+		return "none"
+	case int, int64: // the broker has -1 where a configuration may leave 0
+		if v.Int() <= 0 {
+			return "unlimited"
+		}
+	}
+	if v.IsZero() && (v.Kind() == reflect.Pointer || v.Kind() == reflect.String || v.Type() == reflect.TypeFor[time.Duration]()) {
+		return "none"
+	}
+	if v.Kind() == reflect.Pointer {
+		return fmt.Sprintf("%+v", v.Elem())
+	}
+	return fmt.Sprint(v)
 }
