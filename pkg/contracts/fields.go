@@ -11,156 +11,116 @@ import (
 	"unicode/utf8"
 )
 
-// The methods here read values out of a scanned document. Each notes a fault
-// if the value is not what it should be and then returns the zero value.
+// The methods here read values out of a document. Each notes a fault if the
+// value is not what it should be and then returns the zero value.
 
-// list returns everything that is wrong with the document, in its order.
-func (d *document) list() Faults {
-	if len(d.faults) == 0 {
+// field is how one field of an object is read.
+type field struct {
+	name string
+	need need
+	read func(n int32)
+}
+
+// need says whether a field may be left out. Null is the same as leaving it
+// out, but for a field that knows of it.
+type need byte
+
+const (
+	optional need = iota
+	required
+	nullable // optional, and null is for read to judge
+)
+
+// others says what to do with a field that the object has no place for.
+type others bool
+
+const (
+	refuseOthers others = true
+	passOthers   others = false
+)
+
+// object reads the fields of an object.
+func (d *document) object(n int32, unknown others, fields []field) {
+	if len(d.nodes) == 0 || !d.is(n, kindObject) {
+		return
+	}
+	var given uint32 // a bit for each of fields
+children:
+	for c := range d.children(n) {
+		name, null := d.name(c), d.kind(c) == kindNull
+		for i := range fields {
+			if f := &fields[i]; f.name == string(name) {
+				if !null || f.need == nullable {
+					given |= 1 << i
+					f.read(c)
+				}
+				continue children
+			}
+		}
+		if unknown == refuseOthers {
+			d.fault(c, "is no field here; there are "+names(fields))
+		}
+	}
+	for i := range fields {
+		if f := &fields[i]; f.need == required && given&(1<<i) == 0 {
+			d.faultIn(n, f.name, "is required")
+		}
+	}
+}
+
+// names lists fields as a submitter who misspelt one is told them.
+func names(fields []field) string {
+	var b strings.Builder
+	for i := range fields {
+		b.WriteString(", " + fields[i].name)
+	}
+	return b.String()[2:]
+}
+
+// elements reads each element of an array.
+func elements[T any](d *document, n int32, read func(n int32) T) []T {
+	count := d.count(n)
+	if !d.is(n, kindArray) || count == 0 {
 		return nil
 	}
-	slices.SortStableFunc(d.faults, func(a, b placedFault) int { return int(a.at) - int(b.at) })
-	list := make(Faults, 0, len(d.faults)+1)
-	for _, f := range d.faults {
-		list = append(list, f.Fault)
-	}
-	if d.more > 0 {
-		list = append(list, Fault{Message: fmt.Sprintf("has %d more faults", d.more)})
+	list := make([]T, 0, count)
+	for c := range d.children(n) {
+		list = append(list, read(c))
 	}
 	return list
 }
 
-// fault notes what is wrong with the value n.
-func (d *document) fault(n int32, message string) {
-	if d.room() {
-		d.faults = append(d.faults, placedFault{Fault{d.path(n), message}, d.nodes[n].start})
-	}
-}
-
-// faultIn notes what is wrong with a field that the object n should have.
-func (d *document) faultIn(n int32, field, message string) {
-	if d.room() {
-		d.faults = append(d.faults, placedFault{Fault{strings.TrimPrefix(d.path(n)+"."+field, "."), message}, d.nodes[n].start})
-	}
-}
-
-// broken notes why the document is not JSON, and returns false.
-func (d *document) broken(at int32, message string) bool {
-	if d.room() {
-		d.faults = append(d.faults, placedFault{Fault{Message: message}, at})
-	}
-	return false
-}
-
-func (d *document) room() bool {
-	if len(d.faults) < MaxFaults {
+// is reports whether the value n is of a kind.
+func (d *document) is(n int32, k kind) bool {
+	if d.kind(n) == k {
 		return true
 	}
-	d.more++
+	d.fault(n, "must be "+string(k)+d.not(n))
 	return false
-}
-
-// path names a value as its author would: input.messages[2].role.
-func (d *document) path(n int32) string {
-	var steps []string
-	for ; d.nodes[n].parent != none; n = d.nodes[n].parent {
-		step := "[" + strconv.Itoa(int(d.nodes[n].index)) + "]"
-		if d.nodes[d.nodes[n].parent].kind == kindObject {
-			step = "." + string(d.key(n))
-			if !plainKey(step[1:]) {
-				step = "[" + quote(step[1:]) + "]"
-			}
-		}
-		steps = append(steps, step)
-	}
-	slices.Reverse(steps)
-	path := strings.TrimPrefix(strings.Join(steps, ""), ".")
-	if len(path) > maxPath {
-		path = strings.ToValidUTF8(path[:maxPath], "") + "…"
-	}
-	return path
-}
-
-// maxPath bounds a path, so that the list of faults is small whatever the document is.
-const maxPath = 300
-
-// plainKey reports whether a name can stand in a path without quotes.
-func plainKey(key string) bool {
-	return key != "" && len(key) <= 64 && strings.Trim(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == ""
-}
-
-// expected says what is missing at an offset of a document that is not JSON.
-func (d *document) expected(what string, i int32) string {
-	return "is not JSON: expected " + what + " at byte " + strconv.Itoa(int(i)) + ", found " + d.found(i)
-}
-
-// found shows what stands at an offset.
-func (d *document) found(i int32) string {
-	if i >= d.size() {
-		return "the end"
-	}
-	return strconv.Quote(string(d.data[i:min(i+1, d.size())]))
 }
 
 // not says what a value is, after "must be …".
 func (d *document) not(n int32) string {
-	v := d.nodes[n]
-	switch v.kind {
-	case kindObject:
-		return ", not an object"
-	case kindArray:
-		return ", not an array"
+	switch k := d.kind(n); k {
+	case kindObject, kindArray:
+		return ", not " + string(k)
 	case kindString:
-		return ", not " + quote(unescape(d.data[v.start:v.end]))
+		return ", not " + quote(string(unquote(d.raw(n))))
 	}
-	raw := string(d.data[v.start:v.end])
-	if len(raw) > 40 {
-		raw = raw[:40] + "…"
-	}
-	return ", not " + raw
+	return ", not " + Shorten(string(d.raw(n)), 40)
 }
 
-// is reports whether the value n is of a kind.
-func (d *document) is(n int32, k kind) bool {
-	if d.nodes[n].kind == k {
-		return true
-	}
-	d.fault(n, "must be "+k.String()+d.not(n))
-	return false
-}
-
-// given is is for a field that may be left out, which null does too.
-func (d *document) given(n int32, k kind) bool { return d.nodes[n].kind != kindNull && d.is(n, k) }
-
-// String names a kind with its article.
-func (k kind) String() string {
-	return [...]string{"null", "true or false", "a number", "a string", "an object", "an array"}[k]
-}
-
-// raw returns a copy of a value as it stands in the document.
-func (d *document) raw(n int32) json.RawMessage {
-	v := d.nodes[n]
-	if v.kind == kindString {
-		v.start, v.end = v.start-1, v.end+1
-	}
-	return slices.Clone(d.data[v.start:v.end])
-}
+// copied returns a value as it stands, apart from the document's memory.
+func (d *document) copied(n int32) json.RawMessage { return slices.Clone(d.raw(n)) }
 
 // str returns a string that passes check; check may be nil.
 func (d *document) str(n int32, check func(string) error) string {
-	if !d.given(n, kindString) {
+	if !d.is(n, kindString) {
 		return ""
 	}
-	v := d.nodes[n]
-	s := string(d.data[v.start:v.end])
-	if v.escaped {
-		s = unescape(d.data[v.start:v.end])
-	}
+	s := string(unquote(d.raw(n)))
 	if !utf8.ValidString(s) {
-		if d.lenient { // else scan has said so
-			d.fault(n, "is not UTF-8: "+quote(s))
-		}
-		return ""
+		return "" // judge has said so
 	}
 	if check != nil {
 		if err := check(s); err != nil {
@@ -171,45 +131,36 @@ func (d *document) str(n int32, check func(string) error) string {
 	return s
 }
 
+// isNumber reports whether the value n is a number to compute with.
+func (d *document) isNumber(n int32) bool {
+	return d.is(n, kindNumber) && finite(d.raw(n)) // of one that is not finite judge has said so
+}
+
 // integer returns a whole number from lowest to highest. 3.0 is one, as JSON Schema has it.
 func (d *document) integer(n int32, lowest, highest uint64) uint64 {
-	if !d.given(n, kindNumber) {
+	if !d.isNumber(n) {
 		return 0
 	}
-	raw := string(d.data[d.nodes[n].start:d.nodes[n].end])
-	v, err := strconv.ParseUint(raw, 10, 64)
+	text := string(d.raw(n))
+	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		if !d.lenient && !finite([]byte(raw)) {
-			return 0 // scan has said so
-		}
-		f, _ := strconv.ParseFloat(raw, 64)
-		if err = nil; f != math.Trunc(f) || f < 0 || f > 1<<53 {
-			err = strconv.ErrRange
-		} else {
-			v = uint64(f)
+		if f, _ := strconv.ParseFloat(text, 64); f == math.Trunc(f) && f >= 0 && f <= 1<<53 {
+			v, err = uint64(f), nil
 		}
 	}
-	if err == nil && v >= lowest && v <= highest {
-		return v
+	if err != nil || v < lowest || v > highest {
+		d.fault(n, fmt.Sprintf("must be a whole number from %d to %d%s", lowest, highest, d.not(n)))
+		return 0
 	}
-	span := "of at least " + strconv.FormatUint(lowest, 10)
-	if highest < math.MaxInt32 {
-		span = fmt.Sprintf("from %d to %d", lowest, highest)
-	}
-	d.fault(n, "must be a whole number "+span+d.not(n))
-	return 0
+	return v
 }
 
 // seconds returns a number of seconds above 0.
 func (d *document) seconds(n int32, highest float64) float64 {
-	if !d.given(n, kindNumber) {
+	if !d.isNumber(n) {
 		return 0
 	}
-	raw := d.data[d.nodes[n].start:d.nodes[n].end]
-	if !finite(raw) {
-		return 0 // scan has said so
-	}
-	f, _ := strconv.ParseFloat(string(raw), 64)
+	f, _ := strconv.ParseFloat(string(d.raw(n)), 64)
 	if f <= 0 || f > highest {
 		d.fault(n, fmt.Sprintf("must be above 0 and at most %.0f%s", highest, d.not(n)))
 		return 0
@@ -218,16 +169,14 @@ func (d *document) seconds(n int32, highest float64) float64 {
 }
 
 // boolean returns true or false.
-func (d *document) boolean(n int32) bool {
-	return d.given(n, kindBool) && d.data[d.nodes[n].start] == 't'
-}
+func (d *document) boolean(n int32) bool { return d.is(n, kindBool) && d.data[d.nodes[n].start] == 't' }
 
 // instant returns a time, in UTC.
 func (d *document) instant(n int32) time.Time {
-	if !d.given(n, kindString) {
+	if !d.is(n, kindString) {
 		return time.Time{}
 	}
-	t, ok := parseTime(string(d.data[d.nodes[n].start:d.nodes[n].end]))
+	t, ok := parseTime(string(unquote(d.raw(n))))
 	if !ok {
 		d.fault(n, "must be a time as RFC 3339 has it, such as 2026-11-22T10:00:00Z"+d.not(n))
 	}
@@ -250,7 +199,68 @@ func parseTime(s string) (time.Time, bool) {
 	return t, true
 }
 
-// unknown notes a field that the object has no place for.
-func (d *document) unknown(n int32, fields string) {
-	d.fault(n, "is no field here; there are "+fields)
+// fault notes what is wrong with the value n.
+func (d *document) fault(n int32, message string) { d.faultIn(n, "", message) }
+
+// faultIn notes what is wrong with a field that the object n should have.
+func (d *document) faultIn(n int32, field, message string) {
+	if len(d.faults) == MaxFaults {
+		d.more++
+		return
+	}
+	path := d.path(n)
+	if field != "" {
+		path = strings.TrimPrefix(path+"."+field, ".")
+	}
+	d.faults = append(d.faults, placedFault{Fault{path, message}, d.nodes[n].start})
+}
+
+// list returns everything that is wrong with the document, in its order.
+func (d *document) list() Faults {
+	if len(d.faults) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(d.faults, func(a, b placedFault) int { return int(a.at) - int(b.at) })
+	list := make(Faults, 0, len(d.faults)+1)
+	for _, f := range d.faults {
+		list = append(list, f.Fault)
+	}
+	if d.more > 0 {
+		list = append(list, Fault{Message: fmt.Sprintf("has %d more faults", d.more)})
+	}
+	return list
+}
+
+// path names a value as its author would: input.messages[2].role.
+func (d *document) path(n int32) string {
+	var path string
+	for ; d.nodes[n].parent != none; n = d.nodes[n].parent {
+		path = d.step(n) + path
+	}
+	return Shorten(strings.TrimPrefix(path, "."), maxPath)
+}
+
+// step leads from the parent of n to n: .role or [2].
+func (d *document) step(n int32) string {
+	parent := d.nodes[n].parent
+	if d.kind(parent) == kindArray {
+		index := 0
+		for c := parent + 1; c != n; c = d.nodes[c].after {
+			index++
+		}
+		return "[" + strconv.Itoa(index) + "]"
+	}
+	name := string(d.name(n))
+	if isBare(name) {
+		return "." + name
+	}
+	return "[" + quote(name) + "]"
+}
+
+// maxPath bounds a path, so that the list of faults is small whatever the document is.
+const maxPath = 300
+
+// isBare reports whether a name can stand in a path without quotes.
+func isBare(name string) bool {
+	return name != "" && len(name) <= 64 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == ""
 }

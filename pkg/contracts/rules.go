@@ -37,8 +37,6 @@ func isAlphanumeric(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
-func checkMetadataKey(s string) error { return checkLength(s, 1, MaxMetadataKey) }
-
 func checkMetadataValue(s string) error { return checkLength(s, 0, MaxMetadataValue) }
 
 func checkReason(s string) error { return checkLength(s, 0, MaxReason) }

@@ -41,7 +41,7 @@ func validate(s *jsonschema.Schema, doc []byte) error {
 // unsaidBySchema lists the rules that JSON Schema has no words for. A document
 // may break them and be good by the schema; the decoder refuses it.
 var unsaidBySchema = []string{
-	"is given twice", "is not UTF-8", "that is not UTF-8", "is a number out of range", "is nested deeper", "bad escape",
+	"is given twice", "is not UTF-8", "that is not UTF-8", "is a number out of range", "is nested deeper",
 	" bytes, not ",       // lengths in bytes, where a schema counts characters
 	"as RFC 3339 has it", // leap seconds, and the years before 0 and after 9999 in UTC
 }
@@ -209,7 +209,7 @@ func TestExceptionsAreNeeded(t *testing.T) {
 	s := compileSchema(t, "submission.schema.json")
 	for _, doc := range []string{
 		`{"agent_key":"echo","agent_key":"echo"}`, `{"agent_key":"echo","input":{"params":{"n":1e999}}}`,
-		`{"agent_key":"echo","idempotency_key":"` + strings.Repeat("é", 200) + `"}`, `{"agent_key":"echo","metadata":{"a":"\ud800"}}`,
+		`{"agent_key":"echo","idempotency_key":"` + strings.Repeat("é", 200) + `"}`,
 		`{"agent_key":"echo","not_before":"2016-12-31T23:59:60Z"}`, "{\"agent_key\":\"echo\",\"metadata\":{\"a\":\"\xff\"}}",
 		`{"agent_key":"echo","input":{"params":{"a":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}}}`,
 	} {
