@@ -79,7 +79,7 @@ func decodeCommand(data []byte, fields func(*document) []field) Faults {
 		return f
 	}
 	d := open(data, MaxDepth)
-	d.object(0, refuseOthers, fields(d))
+	d.object(0, fields(d))
 	return d.list()
 }
 
@@ -87,12 +87,13 @@ func decodeCommand(data []byte, fields func(*document) []field) Faults {
 // comes from our own services, perhaps newer ones: unknown fields are let pass.
 func DecodeHolderRequest(data []byte) (r HolderRequest, f Faults) {
 	d := open(data, envelope)
-	d.object(0, passOthers, []field{
+	d.object(0, []field{
 		{"op", required, func(n int32) { r.Op = HolderOp(d.str(n, checkHolderOp)) }},
 		{"run_id", optional, func(n int32) { r.RunID = d.str(n, CheckRunID) }},
 		{"epoch", optional, func(n int32) { r.Epoch = d.integer(n, 0, math.MaxUint64) }},
 		{"reason", optional, func(n int32) { r.Reason = d.str(n, nil) }},
 		{"by", optional, func(n int32) { r.By = d.str(n, nil) }},
+		{anyOther, optional, func(int32) {}},
 	})
 	if f = d.list(); f == nil && r.Op != HolderPing && r.RunID == "" {
 		f = Faults{{Field: "run_id", Message: "is required"}}
@@ -106,7 +107,7 @@ func DecodeHolderRequest(data []byte) (r HolderRequest, f Faults) {
 func DecodeEvent(data []byte) (Event, error) {
 	d := open(data, envelope)
 	var e Event
-	d.object(0, passOthers, []field{
+	d.object(0, []field{
 		{"run_id", required, func(n int32) { e.RunID = d.str(n, CheckRunID) }},
 		{"seq", required, func(n int32) { e.Seq = d.integer(n, 1, math.MaxUint64) }},
 		{"type", required, func(n int32) { e.Type = EventType(d.str(n, checkEventType)) }},
@@ -122,6 +123,7 @@ func DecodeEvent(data []byte) (Event, error) {
 		{"not_before", optional, func(n int32) { e.NotBefore = d.instant(n) }},
 		{"visibility", required, func(n int32) { e.Visibility = Visibility(d.str(n, checkVisibility)) }},
 		{"payload", nullable, func(n int32) { e.Payload = d.copied(n) }},
+		{anyOther, optional, func(int32) {}},
 	})
 	if len(d.faults) == 0 && e.Payload == nil {
 		d.faultIn(0, "payload", "is required")

@@ -1,15 +1,13 @@
 package contracts
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"unicode/utf8"
 )
 
 func (d *document) submission(s *Submission) {
-	d.object(0, refuseOthers, []field{
+	d.object(0, []field{
 		{"run_id", optional, func(n int32) { s.RunID = d.str(n, CheckRunID) }},
 		{"idempotency_key", optional, func(n int32) { s.IdempotencyKey = d.str(n, checkIdempotencyKey) }},
 		{"agent_key", required, func(n int32) { s.AgentKey = d.str(n, CheckAgentKey) }},
@@ -24,7 +22,7 @@ func (d *document) submission(s *Submission) {
 }
 
 func (d *document) input(n int32, in *Input) {
-	d.object(n, refuseOthers, []field{
+	d.object(n, []field{
 		{"messages", optional, func(n int32) { in.Messages = d.messages(n) }},
 		{"params", optional, func(n int32) {
 			if d.is(n, kindObject) {
@@ -43,7 +41,7 @@ func (d *document) messages(n int32) []Message {
 }
 
 func (d *document) message(n int32) (m Message) {
-	d.object(n, refuseOthers, []field{
+	d.object(n, []field{
 		{"role", required, func(n int32) { m.Role = d.str(n, checkRole) }},
 		{"content", nullable, func(n int32) { m.Content = d.content(n) }},
 		{"name", optional, func(n int32) { m.Name = d.str(n, nil) }},
@@ -58,7 +56,10 @@ func (d *document) content(n int32) json.RawMessage {
 	switch d.kind(n) {
 	case kindArray:
 		for part := range d.children(n) {
-			d.object(part, passOthers, []field{{"type", required, func(n int32) { d.str(n, checkName) }}})
+			d.object(part, []field{
+				{"type", required, func(n int32) { d.str(n, checkName) }},
+				{anyOther, optional, func(int32) {}},
+			})
 		}
 	case kindString, kindNull:
 	default:
@@ -68,11 +69,11 @@ func (d *document) content(n int32) json.RawMessage {
 }
 
 func (d *document) toolCall(n int32) (c ToolCall) {
-	d.object(n, refuseOthers, []field{
+	d.object(n, []field{
 		{"id", required, func(n int32) { c.ID = d.str(n, checkName) }},
 		{"type", required, func(n int32) { c.Type = d.str(n, checkName) }},
 		{"function", required, func(n int32) {
-			d.object(n, refuseOthers, []field{
+			d.object(n, []field{
 				{"name", required, func(n int32) { c.Function.Name = d.str(n, checkName) }},
 				{"arguments", required, func(n int32) { c.Function.Arguments = d.str(n, nil) }},
 			})
@@ -104,43 +105,20 @@ func (d *document) metadata(n int32) map[string]string {
 
 // Check returns everything that is wrong with a submission that was built in
 // Go, nil if it is good. It is what the dispatcher will say: the submission is
-// encoded and decoded, after a look at what the encoder would silently change.
+// encoded and decoded.
 func (s Submission) Check() Faults {
-	if faults := s.notUTF8(); faults != nil {
-		return faults
-	}
+	s.NotBefore = s.NotBefore.UTC()
 	data, err := Encode(s)
 	if err != nil {
 		return Faults{{Message: "cannot be encoded: " + err.Error()}}
 	}
-	_, faults := DecodeSubmission(data)
-	return faults
-}
-
-// notUTF8 lists the texts that the encoder would mend. Those that are missing
-// here are of few characters, and are refused mended as well.
-func (s Submission) notUTF8() (faults Faults) {
-	text := func(field, value string) {
-		if !utf8.ValidString(value) {
-			faults = append(faults, Fault{field, "is not UTF-8: " + quote(value)})
+	decoded, faults := DecodeSubmission(data)
+	// For what is not UTF-8 the encoder writes this, which is not what it writes
+	// for the character itself; within raw JSON, though, it may be meant.
+	if faults == nil && bytes.Contains(data, []byte(`\ufffd`)) {
+		if again, err := Encode(decoded); err != nil || !bytes.Equal(again, data) {
+			return Faults{{Message: "holds text that is not UTF-8"}}
 		}
-	}
-	text("idempotency_key", s.IdempotencyKey)
-	for i, m := range s.Input.Messages {
-		at := fmt.Sprintf("input.messages[%d].", i)
-		text(at+"name", m.Name)
-		text(at+"tool_call_id", m.ToolCallID)
-		for j, c := range m.ToolCalls {
-			at := fmt.Sprintf("%stool_calls[%d].", at, j)
-			text(at+"id", c.ID)
-			text(at+"type", c.Type)
-			text(at+"function.name", c.Function.Name)
-			text(at+"function.arguments", c.Function.Arguments)
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(s.Metadata)) {
-		text("metadata", k)
-		text("metadata."+k, s.Metadata[k])
 	}
 	return faults
 }

@@ -31,16 +31,12 @@ const (
 	nullable // optional, and null is for read to judge
 )
 
-// others says what to do with a field that the object has no place for.
-type others bool
-
-const (
-	refuseOthers others = true
-	passOthers   others = false
-)
+// anyOther is the name of a field, the last of an object, that lets those pass
+// which the object has no place for.
+const anyOther = "*"
 
 // object reads the fields of an object.
-func (d *document) object(n int32, unknown others, fields []field) {
+func (d *document) object(n int32, fields []field) {
 	if len(d.nodes) == 0 || !d.is(n, kindObject) {
 		return
 	}
@@ -49,7 +45,7 @@ children:
 	for c := range d.children(n) {
 		name, null := d.name(c), d.kind(c) == kindNull
 		for i := range fields {
-			if f := &fields[i]; f.name == string(name) {
+			if f := &fields[i]; f.name == string(name) || f.name == anyOther {
 				if !null || f.need == nullable {
 					given |= 1 << i
 					f.read(c)
@@ -57,9 +53,7 @@ children:
 				continue children
 			}
 		}
-		if unknown == refuseOthers {
-			d.fault(c, "is no field here; there are "+names(fields))
-		}
+		d.fault(c, "is no field here; there are "+names(fields))
 	}
 	for i := range fields {
 		if f := &fields[i]; f.need == required && given&(1<<i) == 0 {
@@ -171,32 +165,17 @@ func (d *document) seconds(n int32, highest float64) float64 {
 // boolean returns true or false.
 func (d *document) boolean(n int32) bool { return d.is(n, kindBool) && d.data[d.nodes[n].start] == 't' }
 
-// instant returns a time, in UTC.
+// instant returns a time, in UTC, in which it must have a year that can be written.
 func (d *document) instant(n int32) time.Time {
 	if !d.is(n, kindString) {
 		return time.Time{}
 	}
-	t, ok := parseTime(string(unquote(d.raw(n))))
-	if !ok {
+	t, err := time.Parse(time.RFC3339, string(unquote(d.raw(n))))
+	if t = t.UTC(); err != nil || t.Year() < 0 || t.Year() > 9999 {
 		d.fault(n, "must be a time as RFC 3339 has it, such as 2026-11-22T10:00:00Z"+d.not(n))
+		return time.Time{}
 	}
 	return t
-}
-
-// parseTime returns a time in UTC. It is RFC 3339 to the letter, where
-// time.Parse lets a comma, an hour of one digit and an offset of 99 hours pass.
-func parseTime(s string) (time.Time, bool) {
-	if len(s) < len("2006-01-02T15:04:05Z") || s[13] != ':' || s[19] == ',' {
-		return time.Time{}, false
-	}
-	if zone := s[len(s)-5:]; s[len(s)-1] != 'Z' && (zone[:2] > "23" || zone[3:] > "59") {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if t = t.UTC(); err != nil || t.Year() < 0 || t.Year() > 9999 {
-		return time.Time{}, false
-	}
-	return t, true
 }
 
 // fault notes what is wrong with the value n.

@@ -85,11 +85,7 @@ func (d *document) add(n node, i, level int32) int32 {
 	case '"':
 		i = d.text(i)
 	case '{', '[':
-		if level > d.levels {
-			i = d.skip(i)
-			d.nodes[self].closed = true
-			break
-		}
+		d.nodes[self].closed = level > d.levels
 		for i = d.next(i + 1); d.data[i] != '}' && d.data[i] != ']'; i = d.next(i) {
 			child := node{parent: self}
 			if c == '{' {
@@ -97,6 +93,9 @@ func (d *document) add(n node, i, level int32) int32 {
 				i = d.next(child.nameEnd)
 			}
 			i = d.add(child, i, level+1)
+			if d.nodes[self].closed {
+				d.nodes = d.nodes[:self+1]
+			}
 		}
 		i++
 	default: // a number or a word
@@ -129,22 +128,6 @@ func (d *document) text(i int32) int32 {
 		}
 	}
 	return i + 1
-}
-
-// skip returns the offset after the container at i.
-func (d *document) skip(i int32) int32 {
-	for depth := 0; ; i++ {
-		switch d.data[i] {
-		case '"':
-			i = d.text(i) - 1
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
-	}
 }
 
 func (d *document) size() int32 { return int32(len(d.data)) }
@@ -254,18 +237,12 @@ const (
 	kindArray  kind = "an array"
 )
 
+// kinds tells a value's kind by its first byte; any other begins a number.
+var kinds = [256]kind{'{': kindObject, '[': kindArray, '"': kindString, 't': kindBool, 'f': kindBool, 'n': kindNull}
+
 func (d *document) kind(n int32) kind {
-	switch d.data[d.nodes[n].start] {
-	case '{':
-		return kindObject
-	case '[':
-		return kindArray
-	case '"':
-		return kindString
-	case 't', 'f':
-		return kindBool
-	case 'n':
-		return kindNull
+	if k := kinds[d.data[d.nodes[n].start]]; k != "" {
+		return k
 	}
 	return kindNumber
 }

@@ -130,7 +130,7 @@ func oddValues() *rapid.Generator[any] {
 	fixed := rapid.SampledFrom([]any{nil, true, false, 0.0, -1.0, 1.0, 3.0, 1.5, 100.0, 101.0, 2592000.0, 2592001.0, 1e20, 1e300, 5e-324,
 		"", "x", "A", "a.b:c-d_e", "user", "high", "running", "text", "\u0000", "é", "\u2028", testRun, strings.ToUpper(testRun),
 		"2026-11-22T10:00:00Z", "2026-11-22T10:00:00.123+01:00", "2026-02-30T10:00:00Z", "2026-11-22 10:00:00Z", "0000-01-01T00:00:00+01:00",
-		"2026-11-22T24:00:00Z", "2026-11-22T10:00:00,5Z", "2026-11-22T10:00:00+24:00", "2016-12-31T23:59:60Z",
+		"2026-11-22T24:00:00Z", "2016-12-31T23:59:60Z",
 		strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("a", 128), strings.Repeat("a", 129), strings.Repeat("é", 129),
 		strings.Repeat("a", 256), strings.Repeat("a", 257), strings.Repeat("a", 1024), strings.Repeat("a", 1025), "events", "w-1"})
 	// A fresh container each time: change writes into them.
