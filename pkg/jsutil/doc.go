@@ -11,6 +11,7 @@
 //     operator's; ensure.go holds a broker against it, creates what is missing
 //     and updates what may be updated.
 //   - delivery.go and puller.go take messages from a pull consumer under a lease.
+//   - get.go gets stored messages without a consumer, one or many.
 //   - errors.go is the one table that translates the broker's errors.
 //   - embedded.go is the broker inside this process, in memory or on a directory.
 //   - jstest gives tests such a broker.
