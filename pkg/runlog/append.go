@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -48,7 +47,7 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 		return nil, fmt.Errorf("append %s to run %s: %w: %d bytes and up to %d of headers, max_payload is %d",
 			e.Type, e.RunID, ErrTooLarge, len(data), headerRoom, limit)
 	}
-	p := &Pending{log: l, at: at, head: Head{Head: e.Head()}, kind: e.Type, sent: time.Now()}
+	p := &Pending{log: l, at: at, head: Head{Head: e.Head()}, kind: e.Type}
 	p.msg = nats.Msg{
 		Subject: contracts.LogSubject(e.RunID),
 		Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(at.Sequence, 10)}},

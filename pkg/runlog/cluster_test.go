@@ -140,7 +140,7 @@ func TestCluster(t *testing.T) {
 		})
 	}
 	reader := newLogOn(t, clusterConn(t, nodes, 1))
-	reader.one = followLimits()
+	reader.one = New(reader.js).one
 	next, end := follow(t, reader, start.id, FollowOptions{})
 	defer end()
 	var got []Entry

@@ -33,8 +33,8 @@
 // # Reading
 //
 // All reads but LastFromLeader are direct gets, which any replica answers, also
-// one that lags (get.go, batch.go). They are for looking; whoever decides
-// something decides it by appending.
+// one that lags (jsutil.GetBatch and its sisters; retry.go tries them again).
+// They are for looking; whoever decides something decides it by appending.
 //
 // A follower is a core NATS subscription and direct gets, and costs the broker
 // no consumer (tail.go). It subscribes, reads the history, and from then on

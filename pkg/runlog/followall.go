@@ -6,15 +6,9 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/nats-io/nats.go"
-
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
-
-func followAllLimits() limits {
-	return limits{messages: 8192, bytes: 32 << 20, first: firstCheck, check: checkInterval}
-}
 
 // FollowAll yields the events of every run, or of the runs of one agent if
 // agentKey is not empty, that are appended from now on: all of them, in the
@@ -30,55 +24,21 @@ func followAllLimits() limits {
 // other is the last thing yielded.
 func (l *Log) FollowAll(ctx context.Context, agentKey string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		last, err := l.lastSequence(ctx)
-		if err != nil {
-			yield(Entry{}, fmt.Errorf("follow all runs: %w", err))
-			return
-		}
-		t := tail{
-			log: l, limits: l.all, filter: contracts.SubjectAllEvents, at: last,
-			before: func(_ *nats.Msg, sequence uint64) (uint64, error) { return sequence - 1, nil },
-			take: func(m stored) bool {
+		last, err := l.fromLeader(ctx, jsutil.GetRequest{LastFor: contracts.SubjectAllEvents})
+		if err == nil || errors.Is(err, jsutil.ErrNotFound) { // the latter: nothing is stored yet
+			t := tail{log: l, limits: l.all, filter: contracts.SubjectAllEvents, at: last.Sequence, all: true}
+			t.take = func(m jsutil.Stored) bool {
 				e, err := decode(m)
 				if err == nil && agentKey != "" && e.AgentKey != agentKey {
 					return true
 				}
 				return yield(e, err)
-			},
-			caughtUp: func(context.Context) bool { return false },
-		}
-		t.behind = func(ctx context.Context) (bool, error) {
-			_, err := l.directNext(ctx, t.filter, t.at+1)
-			if errors.Is(err, jsutil.ErrNotFound) {
-				return false, nil
 			}
-			return err == nil, err
+			t.ended = func(context.Context) bool { return false }
+			err = t.run(ctx)
 		}
-		if err := t.run(ctx); err != nil {
+		if err != nil {
 			yield(Entry{}, fmt.Errorf("follow all runs: %w", err))
-		}
-	}
-}
-
-// lastSequence returns the stream's last sequence, of whatever run, and waits
-// for a broker that is away.
-func (l *Log) lastSequence(ctx context.Context) (uint64, error) {
-	for try := 0; ; try++ {
-		askCtx, cancel := context.WithTimeout(ctx, answerWait)
-		s, err := l.js.Stream(askCtx, contracts.StreamLog)
-		cancel()
-		if err == nil {
-			return s.CachedInfo().State.LastSeq, nil
-		}
-		err = jsutil.Translate(err)
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
-		}
-		if !errors.Is(err, jsutil.ErrUnavailable) {
-			return 0, err
-		}
-		if err := l.pause(ctx, try); err != nil {
-			return 0, err
 		}
 	}
 }

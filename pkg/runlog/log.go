@@ -2,7 +2,6 @@ package runlog
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -46,9 +45,8 @@ func (e Entry) Head() Head { return Head{Head: e.Event.Head(), Sequence: e.Seque
 // Log appends to and reads the logs of all runs. Make one per connection; its
 // methods may be called from several goroutines at once.
 type Log struct {
-	js  jetstream.JetStream
-	nc  *nats.Conn
-	api string // subject prefix of the JetStream API, with its last dot
+	js jetstream.JetStream
+	nc *nats.Conn
 
 	one, all limits // of Follow and FollowAll; constant but for tests
 }
@@ -57,18 +55,13 @@ type Log struct {
 //
 // Appends go through js's asynchronous publisher, which holds a place for each
 // publish until its ack arrives. Make js with
-// jetstream.WithPublishAsyncTimeout (jsutil.JetStream does): without it a place
-// whose ack is lost while the connection stays up is never given back.
+// jetstream.WithPublishAsyncTimeout (jsutil.JetStream does): without it an ack
+// that is lost while the connection stays up is waited for for ever, and its
+// place never given back.
 func New(js jetstream.JetStream) *Log {
-	api := jetstream.DefaultAPIPrefix
-	switch o := js.Options(); {
-	case o.APIPrefix != "":
-		api = o.APIPrefix
-	case o.Domain != "":
-		api = fmt.Sprintf("$JS.%s.API", o.Domain)
+	return &Log{
+		js: js, nc: js.Conn(),
+		one: limits{messages: 512, bytes: 8 << 20, first: firstCheck, check: checkInterval},
+		all: limits{messages: 8192, bytes: 32 << 20, first: firstCheck, check: checkInterval},
 	}
-	if api[len(api)-1] != '.' {
-		api += "."
-	}
-	return &Log{js: js, nc: js.Conn(), api: api, one: followLimits(), all: followAllLimits()}
 }

@@ -15,19 +15,14 @@ import (
 )
 
 const (
-	// ackWait is how long one publish is waited for before the log is asked
-	// what became of it. A healthy broker acks in milliseconds, one that
-	// changes its leader in a few seconds.
-	ackWait = 5 * time.Second
-	// lookupWait bounds one such question.
-	lookupWait = 2 * time.Second
+	// republishWait bounds one publish that stands in for another whose ack was
+	// lost. A healthy broker acks in milliseconds, one that changes its leader
+	// in a few seconds.
+	republishWait = 5 * time.Second
 	// hiddenWait is how long a conflict is looked into while the log does not
 	// show the event that caused it: on several replicas it may still be on its
 	// way to being stored. After that the head was none of this log's.
-	hiddenWait = 500 * time.Millisecond
-	// lostWait is the same if an earlier answer was lost, and the conflict may
-	// thus be one with this very event: a leader's election takes up to six seconds.
-	lostWait = 10 * time.Second
+	hiddenWait = 2 * time.Second
 )
 
 // Pending is an append under way.
@@ -36,7 +31,6 @@ type Pending struct {
 	at   Head
 	head Head // the outcome but for its Sequence
 	kind contracts.EventType
-	sent time.Time
 	msg  nats.Msg
 	ack  jetstream.PubAckFuture
 }
@@ -68,15 +62,11 @@ func (p *Pending) Wait(ctx context.Context) (Head, error) {
 
 // firstAck waits for the ack of the publish that AppendAsync made.
 func (p *Pending) firstAck(ctx context.Context) (uint64, error) {
-	timer := time.NewTimer(ackWait - time.Since(p.sent))
-	defer timer.Stop()
 	select {
 	case ack := <-p.ack.Ok():
 		return ack.Sequence, nil
 	case err := <-p.ack.Err():
 		return 0, jsutil.Translate(err)
-	case <-timer.C:
-		return 0, fmt.Errorf("%w: no ack within %s", jsutil.ErrUnavailable, ackWait)
 	case <-ctx.Done():
 		return 0, fmt.Errorf("%w: %w", jsutil.ErrUnavailable, context.Cause(ctx))
 	}
@@ -87,14 +77,16 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 	lost := !errors.Is(err, jsutil.ErrConflict) // whether some answer was lost
 	var hidden time.Time                        // since when the log does not show what it conflicts with
 	for try := 0; ; try++ {
-		found, lookupErr := p.log.nextFromLeader(ctx, p.head.RunID, p.at.Sequence+1)
+		found, lookupErr := jsutil.GetFromLeader(ctx, p.log.nc, contracts.StreamLog,
+			jsutil.GetRequest{Seq: p.at.Sequence + 1, NextFor: contracts.EventsSubject(p.head.RunID)})
+		away := errors.Is(lookupErr, jsutil.ErrUnavailable)
 		switch {
-		case lookupErr == nil && bytes.Equal(found.data, p.msg.Data):
-			return p.done(found.sequence), nil
+		case lookupErr == nil && bytes.Equal(found.Data, p.msg.Data):
+			return p.done(found.Sequence), nil
 		case lookupErr == nil:
 			return Head{}, p.failed(fmt.Errorf("%w: another event stands at sequence %d, after %d",
-				jsutil.ErrConflict, found.sequence, p.at.Sequence))
-		case errors.Is(lookupErr, jsutil.ErrUnavailable):
+				jsutil.ErrConflict, found.Sequence, p.at.Sequence))
+		case away:
 			err = lookupErr
 		case !errors.Is(lookupErr, jsutil.ErrNotFound):
 			return Head{}, p.unknown(fmt.Errorf("ask what became of it: %w (after: %w)", lookupErr, err))
@@ -102,15 +94,16 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 			hidden = time.Time{}
 		case hidden.IsZero():
 			hidden = time.Now()
-		case !lost && time.Since(hidden) > hiddenWait:
-			return Head{}, p.failed(fmt.Errorf("%w: the log ends before sequence %d", err, p.at.Sequence))
-		case time.Since(hidden) > lostWait:
+		case time.Since(hidden) <= hiddenWait:
+		case lost: // it may be a conflict with this very event
 			return Head{}, p.unknown(fmt.Errorf("%w: refused, but no event follows sequence %d", jsutil.ErrUnavailable, p.at.Sequence))
+		default:
+			return Head{}, p.failed(fmt.Errorf("%w: the log ends before sequence %d", err, p.at.Sequence))
 		}
 		if pauseErr := p.log.pause(ctx, try); pauseErr != nil {
-			return Head{}, p.unknown(fmt.Errorf("%w (last: %w)", pauseErr, err))
+			return Head{}, p.unknown(fmt.Errorf("%w: %w (last: %w)", jsutil.ErrUnavailable, pauseErr, err))
 		}
-		if errors.Is(lookupErr, jsutil.ErrUnavailable) {
+		if away {
 			continue // ask again first: what was sent may be stored by now
 		}
 		var seq uint64
@@ -126,7 +119,7 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 
 // publish sends the event again and waits for the ack.
 func (p *Pending) publish(ctx context.Context) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, ackWait)
+	ctx, cancel := context.WithTimeout(ctx, republishWait)
 	defer cancel()
 	msg := nats.Msg{Subject: p.msg.Subject, Header: p.msg.Header, Data: p.msg.Data}
 	ack, err := p.log.js.PublishMsg(ctx, &msg)

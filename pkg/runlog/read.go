@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 )
 
 // readPatience is how long Read goes on against an unavailable broker without
@@ -18,34 +19,36 @@ const readPatience = 10 * time.Second
 // that has been followed by others a moment ago. jsutil.ErrNotFound: the log
 // is empty.
 func (l *Log) Last(ctx context.Context, runID string) (Entry, error) {
-	if err := contracts.CheckRunID(runID); err != nil {
-		return Entry{}, fmt.Errorf("last event: run id %w", err)
-	}
-	m, err := l.directLast(ctx, contracts.EventsSubject(runID))
-	return single("last", runID, m, err)
+	return single("last", runID, func(subject string) (jsutil.Stored, error) {
+		return jsutil.GetLast(ctx, l.nc, contracts.StreamLog, subject)
+	})
 }
 
 // LastFromLeader is Last as the stream's leader sees it: it has every event
 // whose append was acknowledged before the call. It costs the broker more.
 func (l *Log) LastFromLeader(ctx context.Context, runID string) (Entry, error) {
-	if err := contracts.CheckRunID(runID); err != nil {
-		return Entry{}, fmt.Errorf("last event: run id %w", err)
-	}
-	m, err := l.lastFromLeader(ctx, runID)
-	return single("last", runID, m, err)
+	return single("last", runID, func(subject string) (jsutil.Stored, error) {
+		return jsutil.GetFromLeader(ctx, l.nc, contracts.StreamLog, jsutil.GetRequest{LastFor: subject})
+	})
 }
 
 // First returns the first event of a run's log from any replica: the
 // submission as it was accepted. jsutil.ErrNotFound: the log is empty.
-func (l *Log) First(ctx context.Context, runID string) (Entry, error) {
-	if err := contracts.CheckRunID(runID); err != nil {
-		return Entry{}, fmt.Errorf("first event: run id %w", err)
-	}
-	m, err := l.directNext(ctx, contracts.EventsSubject(runID), 1)
-	return single("first", runID, m, err)
+func (l *Log) First(ctx context.Context, runID string) (Entry, error) { return l.Next(ctx, runID, 1) }
+
+// Next returns the first event of a run's log at or after a stream sequence,
+// from any replica. jsutil.ErrNotFound: there is none.
+func (l *Log) Next(ctx context.Context, runID string, sequence uint64) (Entry, error) {
+	return single("next", runID, func(subject string) (jsutil.Stored, error) {
+		return jsutil.Get(ctx, l.nc, contracts.StreamLog, jsutil.GetRequest{Seq: sequence, NextFor: subject})
+	})
 }
 
-func single(which, runID string, m stored, err error) (Entry, error) {
+func single(which, runID string, get func(subject string) (jsutil.Stored, error)) (Entry, error) {
+	if err := contracts.CheckRunID(runID); err != nil {
+		return Entry{}, fmt.Errorf("%s event: run id %w", which, err)
+	}
+	m, err := get(contracts.EventsSubject(runID))
 	if err != nil {
 		return Entry{}, fmt.Errorf("%s event of run %s: %w", which, runID, err)
 	}
@@ -53,15 +56,15 @@ func single(which, runID string, m stored, err error) (Entry, error) {
 }
 
 // decode reads a stored event. The error wraps ErrMalformed.
-func decode(m stored) (Entry, error) {
-	e, err := contracts.DecodeEvent(m.data)
+func decode(m jsutil.Stored) (Entry, error) {
+	e, err := contracts.DecodeEvent(m.Data)
 	if err != nil {
-		return Entry{}, fmt.Errorf("%w: sequence %d of %s: %w", ErrMalformed, m.sequence, contracts.StreamLog, err)
+		return Entry{}, fmt.Errorf("%w: sequence %d of %s: %w", ErrMalformed, m.Sequence, contracts.StreamLog, err)
 	}
-	if runID, err := contracts.RunIDOfSubject(m.subject); err != nil || runID != e.RunID {
-		return Entry{}, fmt.Errorf("%w: sequence %d of %s: run id %q on subject %q", ErrMalformed, m.sequence, contracts.StreamLog, e.RunID, m.subject)
+	if runID, err := contracts.RunIDOfSubject(m.Subject); err != nil || runID != e.RunID {
+		return Entry{}, fmt.Errorf("%w: sequence %d of %s: run id %q on subject %q", ErrMalformed, m.Sequence, contracts.StreamLog, e.RunID, m.Subject)
 	}
-	return Entry{Event: e, Sequence: m.sequence}, nil
+	return Entry{Event: e, Sequence: m.Sequence}, nil
 }
 
 // Read yields the events of a run that are in its log now, in order, from the
@@ -88,7 +91,7 @@ func (l *Log) Read(ctx context.Context, runID string, from uint64) iter.Seq2[Ent
 				if !o.pass(m, yield) {
 					return
 				}
-				next = m.sequence + 1
+				next = m.Sequence + 1
 			}
 			if !more {
 				return
@@ -108,7 +111,7 @@ type order struct {
 
 // pass yields m; false if the receiver has had enough. Messages must come in
 // the order of their sequence, each once.
-func (o *order) pass(m stored, yield func(Entry, error) bool) bool {
+func (o *order) pass(m jsutil.Stored, yield func(Entry, error) bool) bool {
 	e, err := decode(m)
 	if err != nil {
 		o.seq++ // it stands where an event should

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 )
 
 // Scan yields what the log of a run holds from a stream sequence on; runID ""
@@ -27,7 +28,7 @@ func (l *Log) Scan(ctx context.Context, runID string, from uint64) iter.Seq2[Ent
 			subject = contracts.EventsSubject(runID)
 		}
 		for more := true; more; {
-			var got []stored
+			var got []jsutil.Stored
 			var err error
 			if got, more, err = l.fetch(ctx, subject, max(from, 1), readPatience); err != nil {
 				yield(Entry{}, err)
@@ -35,7 +36,7 @@ func (l *Log) Scan(ctx context.Context, runID string, from uint64) iter.Seq2[Ent
 			}
 			for _, m := range got {
 				e, err := decode(m)
-				e.Sequence, from = m.sequence, m.sequence+1
+				e.Sequence, from = m.Sequence, m.Sequence+1
 				if !yield(e, err) {
 					return
 				}
@@ -44,18 +45,8 @@ func (l *Log) Scan(ctx context.Context, runID string, from uint64) iter.Seq2[Ent
 	}
 }
 
-// Next returns the first event of a run's log at or after a stream sequence,
-// from any replica. jsutil.ErrNotFound: there is none.
-func (l *Log) Next(ctx context.Context, runID string, sequence uint64) (Entry, error) {
-	if err := contracts.CheckRunID(runID); err != nil {
-		return Entry{}, fmt.Errorf("next event: run id %w", err)
-	}
-	m, err := l.directNext(ctx, contracts.EventsSubject(runID), sequence)
-	return single("next", runID, m, err)
-}
-
 // Decode reads an event that a consumer of RUNS_LOG delivered. The error wraps
 // ErrMalformed.
 func Decode(subject string, sequence uint64, data []byte) (Entry, error) {
-	return decode(stored{subject, sequence, data})
+	return decode(jsutil.Stored{Subject: subject, Sequence: sequence, Data: data})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
 
@@ -41,66 +42,47 @@ const (
 // part that Follow and FollowAll have in common. Its one rule is that a live
 // message is taken only if it is the very next one after the last that was
 // taken; anything else is a reason to read the log from there. It belongs to
-// one goroutine; only subscribe's callback runs on another.
+// one goroutine; only the subscription's callback runs on another.
 type tail struct {
 	log    *Log
 	limits limits
-	filter string // subject of the events, or all of them
+	filter string // subject of the events of one run, or of all
+	all    bool   // of all: the stream sequences have no gap
 	at     uint64 // stream sequence of the last message taken; 0 at the start of the log
 
-	// before returns the sequence of the message that precedes a live one on filter.
-	before func(m *nats.Msg, sequence uint64) (uint64, error)
 	// take hands a message on; false ends the tail.
-	take func(stored) bool
-	// behind reports whether the log goes on after at. An error ends the tail
-	// unless the broker is unavailable.
-	behind func(context.Context) (bool, error)
-	// caughtUp is called when all that is known to be stored has been taken; true ends the tail.
-	caughtUp func(context.Context) bool
+	take func(jsutil.Stored) bool
+	// ended is called when all that is known to be stored has been taken; true ends the tail.
+	ended func(context.Context) bool
 }
 
 // errEnough ends a tail whose receiver wants no more.
 var errEnough = errors.New("the receiver has had enough")
 
-// run returns nil when the receiver has had enough or caughtUp said so, else
-// why it cannot go on.
+// run returns nil when the receiver has had enough or ended said so, else why
+// it cannot go on. A receiver that does not keep up leaves the live messages in
+// the subscription's queue, whose limits bound them.
 func (t *tail) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	status := t.log.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer t.log.nc.RemoveStatusListener(status)
-	live, sub, stop, err := t.subscribe()
-	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", t.filter, jsutil.Translate(err))
-	}
-	defer stop()
-	if err = t.loop(ctx, live, sub, status); errors.Is(err, errEnough) {
-		return nil
-	}
-	return err
-}
-
-// subscribe returns the live messages. A receiver that does not keep up leaves
-// them in the subscription's queue, whose limits bound them.
-func (t *tail) subscribe() (<-chan *nats.Msg, *nats.Subscription, func(), error) {
-	live, done, closed := make(chan *nats.Msg), make(chan struct{}), make(chan struct{})
+	live := make(chan *nats.Msg)
 	sub, err := t.log.nc.Subscribe(t.filter, func(m *nats.Msg) {
 		select {
 		case live <- m:
-		case <-done:
+		case <-ctx.Done():
 		}
 	})
 	if err != nil {
-		return nil, nil, nil, err
+		return fmt.Errorf("subscribe to %s: %w", t.filter, jsutil.Translate(err))
 	}
-	sub.SetClosedHandler(func(string) { close(closed) })
-	if err := sub.SetPendingLimits(t.limits.messages, t.limits.bytes); err != nil && sub.IsValid() {
-		return nil, nil, nil, errors.Join(err, sub.Unsubscribe())
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection, and so does this:
+	_ = sub.SetPendingLimits(t.limits.messages, t.limits.bytes)
+	if err := t.loop(ctx, live, sub, status); !errors.Is(err, errEnough) {
+		return err
 	}
-	return live, sub, func() {
-		close(done)
-		if sub.Unsubscribe() == nil {
-			<-closed
-		}
-	}, nil
+	return nil
 }
 
 func (t *tail) loop(ctx context.Context, live <-chan *nats.Msg, sub *nats.Subscription, status <-chan nats.Status) error {
@@ -111,7 +93,7 @@ func (t *tail) loop(ctx context.Context, live <-chan *nats.Msg, sub *nats.Subscr
 	defer check.Stop()
 	dropped := 0
 	for {
-		if t.caughtUp(ctx) {
+		if t.ended(ctx) {
 			return nil
 		}
 		var err error
@@ -149,9 +131,11 @@ func (t *tail) receive(ctx context.Context, m *nats.Msg) error {
 	if err != nil || sequence <= t.at {
 		return nil // not from the stream, or taken before
 	}
-	before, err := t.before(m, sequence)
-	if err != nil {
-		before = sequence // read it from the log
+	before := sequence - 1
+	if !t.all {
+		if before, err = strconv.ParseUint(m.Header.Get(jetstream.LastSequenceHeader), 10, 64); err != nil {
+			before = sequence // read it from the log
+		}
 	}
 	if before != t.at {
 		if err := t.catchUp(ctx, before); err != nil {
@@ -161,11 +145,11 @@ func (t *tail) receive(ctx context.Context, m *nats.Msg) error {
 			return nil
 		}
 	}
-	return t.accept(stored{m.Subject, sequence, m.Data})
+	return t.accept(jsutil.Stored{Subject: m.Subject, Sequence: sequence, Data: m.Data})
 }
 
-func (t *tail) accept(m stored) error {
-	t.at = m.sequence
+func (t *tail) accept(m jsutil.Stored) error {
+	t.at = m.Sequence
 	if !t.take(m) {
 		return errEnough
 	}
@@ -173,7 +157,7 @@ func (t *tail) accept(m stored) error {
 }
 
 // catchUp takes what the log holds after at. A replica that has not got as far
-// as the sequence until is asked again, then the leader.
+// as the sequence until is asked again, and then the leader, event by event.
 func (t *tail) catchUp(ctx context.Context, until uint64) error {
 	for lag := 0; ; {
 		got, more, err := t.log.fetch(ctx, t.filter, t.at+1, 0)
@@ -190,56 +174,45 @@ func (t *tail) catchUp(ctx context.Context, until uint64) error {
 		case t.at >= until:
 			return nil
 		case lag < lagTries:
-			if err := t.log.pause(ctx, lag); err != nil && ctx.Err() != nil {
-				return context.Cause(ctx)
+			if err := t.log.pause(ctx, lag); err != nil {
+				return err
 			}
 			lag++
 		default:
-			return t.catchUpFromLeader(ctx, until)
+			if err := t.nextFromLeader(ctx); errors.Is(err, jsutil.ErrNotFound) {
+				return nil // what even the leader does not have was removed
+			} else if err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// catchUpFromLeader takes the messages up to until one by one. It may find
-// none: they were removed from the log.
-func (t *tail) catchUpFromLeader(ctx context.Context, until uint64) error {
-	for try := 0; t.at < until; {
-		m, err := t.log.fromLeader(ctx, getRequest{Seq: t.at + 1, NextFor: t.filter})
-		switch {
-		case err == nil:
-			try = 0
-			if err := t.accept(m); err != nil {
-				return err
-			}
-		case errors.Is(err, jsutil.ErrNotFound):
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case !errors.Is(err, jsutil.ErrUnavailable):
-			return fmt.Errorf("read %s after sequence %d: %w", t.filter, t.at, err)
-		default:
-			if err := t.log.pause(ctx, try); err != nil {
-				return err
-			}
-			try++
-		}
+// nextFromLeader takes one message. jsutil.ErrNotFound: there is none.
+func (t *tail) nextFromLeader(ctx context.Context) error {
+	m, err := t.log.fromLeader(ctx, jsutil.GetRequest{Seq: t.at + 1, NextFor: t.filter})
+	if err != nil {
+		return fmt.Errorf("read %s after sequence %d: %w", t.filter, t.at, err)
 	}
-	return nil
+	return t.accept(m)
 }
 
 // check finds a lost end of the log: an event that did not get here, and none
-// after it to show the gap.
+// after it to show the gap. Of one run it finds, too, that its log was removed,
+// and asks twice, for a replica may lag.
 func (t *tail) check(ctx context.Context) error {
-	behind, err := t.behind(ctx)
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil && !errors.Is(err, jsutil.ErrUnavailable):
-		return err
-	case err != nil || behind:
+	if t.all || t.at == 0 {
 		return t.catchUp(ctx, 0)
 	}
-	return nil
+	r := jsutil.GetRequest{Seq: t.at, NextFor: t.filter}
+	_, err := jsutil.Get(ctx, t.log.nc, contracts.StreamLog, r)
+	if errors.Is(err, jsutil.ErrNotFound) {
+		_, err = jsutil.GetFromLeader(ctx, t.log.nc, contracts.StreamLog, r)
+	}
+	if errors.Is(err, jsutil.ErrNotFound) {
+		return fmt.Errorf("the log was removed, sequence %d was its last: %w", t.at, err)
+	}
+	return t.catchUp(ctx, 0)
 }
 
 // jitter spreads d by a fifth, so that the readers of one broker do not ask in step.

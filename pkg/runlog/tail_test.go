@@ -4,7 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
@@ -19,45 +18,39 @@ func TestCatchUpFromLeader(t *testing.T) {
 	r := newRun(newLog(t, b)).mustStart(t)
 	newRun(r.log).mustStart(t)
 	r.mustDelta(t, 3)
-	for name, catchUp := range map[string]func(*tail, uint64) error{
-		"at once":     func(f *tail, until uint64) error { return f.catchUpFromLeader(t.Context(), until) },
-		"after tries": func(f *tail, until uint64) error { return f.catchUp(t.Context(), until) },
-	} {
-		for _, beyond := range []uint64{0, 5} {
-			var got []Entry
-			f := tail{log: r.log, filter: contracts.EventsSubject(r.id), take: func(m stored) bool {
-				e, err := decode(m)
-				if err != nil {
-					t.Error(err)
-				}
-				got = append(got, e)
-				return true
-			}}
-			if err := catchUp(&f, r.head.Sequence+beyond); err != nil || f.at != r.head.Sequence {
-				t.Errorf("%s: at %d of %d, %v", name, f.at, r.head.Sequence, err)
+	var got []Entry
+	tailOf := func() *tail {
+		got = nil
+		return &tail{log: r.log, filter: contracts.EventsSubject(r.id), take: func(m jsutil.Stored) bool {
+			e, err := decode(m)
+			if err != nil {
+				t.Error(err)
 			}
-			checkInOrder(t, got, 1, 5)
+			got = append(got, e)
+			return true
+		}}
+	}
+	for _, beyond := range []uint64{0, 5} {
+		f := tailOf()
+		if err := f.catchUp(t.Context(), r.head.Sequence+beyond); err != nil || f.at != r.head.Sequence {
+			t.Errorf("at %d of %d, %v", f.at, r.head.Sequence, err)
 		}
+		checkInOrder(t, got, 1, 5)
 	}
-	f := tail{log: r.log, filter: contracts.EventsSubject(r.id), take: func(stored) bool { return false }}
-	if err := f.catchUpFromLeader(t.Context(), r.head.Sequence); !errors.Is(err, errEnough) {
-		t.Errorf("the receiver had enough: %v", err)
-	}
-}
-
-func TestAPIPrefix(t *testing.T) {
-	for want, open := range map[string]func(nc *nats.Conn) (jetstream.JetStream, error){
-		"$JS.API.":     func(nc *nats.Conn) (jetstream.JetStream, error) { return jetstream.New(nc) },
-		"$JS.hub.API.": func(nc *nats.Conn) (jetstream.JetStream, error) { return jetstream.NewWithDomain(nc, "hub") },
-		"hub.js.":      func(nc *nats.Conn) (jetstream.JetStream, error) { return jetstream.NewWithAPIPrefix(nc, "hub.js") },
-	} {
-		js, err := open(&nats.Conn{})
-		if err != nil {
+	f := tailOf()
+	for f.at < r.head.Sequence {
+		if err := f.nextFromLeader(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := New(js).api; got != want {
-			t.Errorf("prefix %q, want %q", got, want)
-		}
+	}
+	checkInOrder(t, got, 1, 5)
+	if err := f.nextFromLeader(t.Context()); !errors.Is(err, jsutil.ErrNotFound) {
+		t.Errorf("past the end: %v", err)
+	}
+	f = tailOf()
+	f.take = func(jsutil.Stored) bool { return false }
+	if err := f.nextFromLeader(t.Context()); !errors.Is(err, errEnough) {
+		t.Errorf("the receiver had enough: %v", err)
 	}
 }
 
