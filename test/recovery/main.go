@@ -1,0 +1,166 @@
+// Command recovery breaks a running system in every way that its design speaks
+// of, and measures how long it takes to go on and what is lost: `make recovery`.
+//
+// The broker (file storage), the services and the workers are processes of
+// their own with default settings; they are killed, stopped and restarted as a
+// machine's bad day would do it. What is judged is the run log, event by event
+// in the order of the stream, and what agents have noted themselves. Each
+// figure is held against the bound that the design promises; the exit code is
+// 1 if one is missed.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"longhaul/pkg/jsutil"
+)
+
+func main() {
+	ok, err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "recovery:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+// options are what the command line says.
+type options struct {
+	binary string
+	only   string
+	tries  int
+	short  bool
+	json   bool
+	keep   bool
+}
+
+func run() (ok bool, err error) {
+	var o options
+	var brokerDir string
+	var brokerPort int
+	flag.StringVar(&o.binary, "longhaul", "bin/longhaul", "the binary whose services are broken")
+	flag.StringVar(&o.only, "only", "", "the parts to run, such as 1,3 (default all)")
+	flag.IntVar(&o.tries, "tries", 50, "tries of the parts that repeat one thing (1, 2), runs of those that break many at once (3)")
+	flag.BoolVar(&o.short, "short", false, "few tries, small numbers and bounds with slack: for a test")
+	flag.BoolVar(&o.json, "json", false, "print JSON in place of the table")
+	flag.BoolVar(&o.keep, "keep", false, "keep the processes' logs and the broker's files, and say where they are")
+	flag.StringVar(&brokerDir, "broker", "", "be the broker, with this directory (the program starts itself so)")
+	flag.IntVar(&brokerPort, "port", 0, "the broker's port; 0 is any")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if brokerDir != "" {
+		return true, beBroker(ctx, brokerDir, brokerPort)
+	}
+	chosen, err := choose(o.only)
+	if err != nil {
+		return false, err
+	}
+	r := report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Short: o.short}
+	for _, p := range chosen {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		fmt.Fprintf(os.Stderr, "%d. %s\n", p.number, p.name)
+		res := p.measure(ctx, o)
+		for _, f := range res.Figures {
+			fmt.Fprintln(os.Stderr, "   ", f)
+		}
+		if res.Error != "" {
+			fmt.Fprintln(os.Stderr, "   ", res.Error)
+		}
+		r.Parts = append(r.Parts, res)
+	}
+	if o.json {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return r.ok(), enc.Encode(r)
+	}
+	r.print(os.Stdout)
+	return r.ok(), nil
+}
+
+// part is one kind of disturbance.
+type part struct {
+	number int
+	name   string
+	do     func(context.Context, *stage, options, *result) error
+	level  string // of the services' logs
+}
+
+// parts lists all of them.
+func parts() []part {
+	return []part{
+		{1, "kill -9 of a worker: its run goes on elsewhere", takeover, "info"},
+		{2, "cancel of a running run", cancelling, "info"},
+		{3, "a worker is stopped past its lease, and wakes up", fencing, "info"},
+		{4, "kill -9 of the broker while runs execute", outage, "info"},
+		{5, "fresh runs beside thousands in backoff", crowding, "warn"},
+		{6, "rolling restart of all workers under load", rolling, "info"},
+	}
+}
+
+func choose(only string) ([]part, error) {
+	all := parts()
+	if only == "" {
+		return all, nil
+	}
+	var chosen []part
+	for _, s := range strings.Split(only, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(s))
+		if err != nil || n < 1 || n > len(all) {
+			return nil, fmt.Errorf("-only: %q is no part; there are 1 to %d", s, len(all))
+		}
+		chosen = append(chosen, all[n-1])
+	}
+	return chosen, nil
+}
+
+// measure runs one part on a stage of its own.
+func (p part) measure(ctx context.Context, o options) *result {
+	res := &result{Part: p.number, Name: p.name}
+	begun := time.Now()
+	defer func() { res.Seconds = time.Since(begun).Round(time.Millisecond).Seconds() }()
+	// Nothing here takes as long; what hangs must say so, with its logs.
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	defer cancel()
+	s, err := newStage(ctx, o.binary, p.level)
+	if err == nil {
+		err = p.do(ctx, s, o, res)
+	}
+	if err != nil {
+		res.Error = err.Error()
+	}
+	s.stop()
+	res.Faults = append(res.Faults, s.seen.faultList()...)
+	if o.keep || !res.ok() {
+		res.note("logs and files: %s", s.dir)
+	} else {
+		s.remove()
+	}
+	return res
+}
+
+// beBroker runs a broker until ctx ends; its URL is the first line on stdout.
+func beBroker(ctx context.Context, dir string, port int) error {
+	e, err := jsutil.StartEmbedded(jsutil.EmbeddedConfig{Dir: dir, Port: port, Logger: stderrLogger()})
+	if err != nil {
+		return err
+	}
+	defer e.Shutdown()
+	fmt.Println(e.URL())
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"longhaul/pkg/client"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+const (
+	// upTime bounds the start of a process.
+	upTime = 30 * time.Second
+	// young is the age up to which a connection is not believed when it hears of
+	// no holder (DESIGN "Ask before taking over"), and a little more.
+	young = 11 * time.Second
+	// poll is the pause between two looks at a condition. Times are taken when
+	// events come, not when the condition is seen to hold.
+	poll = 5 * time.Millisecond
+)
+
+// stage is one system under test: a broker, a dispatcher, a statekeeper and
+// workers, each a process; and this program's own connection, as a client.
+type stage struct {
+	dir    string
+	binary string
+	level  string // of the services' logs
+	url    string
+	broker *process
+	others []*process // in the order of their start, the workers among them
+	nc     *nats.Conn
+	client *client.Client
+	seen   *ledger
+
+	stopWatching context.CancelFunc
+	watching     sync.WaitGroup
+}
+
+// newStage starts everything but workers; the services log from the given level
+// on. Even with an error the caller has to call stop, then remove or not.
+func newStage(ctx context.Context, binary, level string) (*stage, error) {
+	s := &stage{binary: binary, level: level, seen: newLedger()}
+	var err error
+	if s.dir, err = os.MkdirTemp("", "longhaul-recovery-"); err != nil {
+		return s, err
+	}
+	if err := s.startBroker(0); err != nil {
+		return s, fmt.Errorf("start the broker: %w", err)
+	}
+	if s.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: s.url, Name: "recovery", Retry: true}); err != nil {
+		return s, err
+	}
+	if err := jsutil.WaitConnected(ctx, s.nc); err != nil {
+		return s, err
+	}
+	if s.client, err = client.New(s.nc); err != nil {
+		return s, err
+	}
+	for _, name := range []string{"dispatcher", "statekeeper"} {
+		if _, err := s.start(name, name); err != nil {
+			return s, err
+		}
+	}
+	return s, s.watch(ctx)
+}
+
+// startBroker starts the broker, at the same port as before if it is not 0.
+func (s *stage) startBroker(port int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "-broker", filepath.Join(s.dir, "broker"), "-port", fmt.Sprint(port))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if s.broker, err = startProcess(cmd, "broker", s.dir); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	s.url = strings.TrimSpace(line)
+	return err
+}
+
+// port is the broker's.
+func (s *stage) port() (port int, err error) {
+	u, err := url.Parse(s.url)
+	if err == nil {
+		_, err = fmt.Sscan(u.Port(), &port)
+	}
+	return port, err
+}
+
+// start starts the binary with the broker's address.
+func (s *stage) start(name string, args ...string) (*process, error) {
+	p, err := startProcess(exec.Command(s.binary, append(args, "--nats", s.url, "--log-level", s.level)...), name, s.dir)
+	if err != nil {
+		return nil, err
+	}
+	s.others = append(s.others, p)
+	return p, nil
+}
+
+// startWorkers starts worker processes, named by their ids, and returns when
+// each answers to its name.
+func (s *stage) startWorkers(ctx context.Context, ids []string, args ...string) (map[string]*process, error) {
+	workers := map[string]*process{}
+	for _, id := range ids {
+		p, err := s.start(id, append([]string{"worker", "--worker-id", id}, args...)...)
+		if err != nil {
+			return nil, err
+		}
+		workers[id] = p
+	}
+	for _, id := range ids {
+		if err := s.awaitWorker(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return workers, nil
+}
+
+// names makes n worker ids.
+func names(prefix string, n int) []string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf("%s-%d", prefix, i+1))
+	}
+	return all
+}
+
+func (s *stage) awaitWorker(ctx context.Context, id string) error {
+	ping, err := contracts.Encode(contracts.HolderRequest{Op: contracts.HolderPing})
+	if err != nil {
+		return err
+	}
+	return waitFor(ctx, upTime, "worker "+id+" to answer", func() bool {
+		_, err := s.nc.Request(contracts.WorkerSubject(id), ping, 200*time.Millisecond)
+		return err == nil
+	})
+}
+
+// watch has every event from now on written into the ledger.
+func (s *stage) watch(ctx context.Context) error {
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stopWatching = stop
+	// The stream is there when a service has made it.
+	if err := waitFor(ctx, upTime, "the run log", func() bool {
+		_, err := s.client.Head(ctx, contracts.NewRunID())
+		return errors.Is(err, client.ErrNotFound)
+	}); err != nil {
+		return err
+	}
+	s.watching.Go(func() {
+		for e, err := range s.client.FollowAll(watching, "") {
+			if watching.Err() != nil {
+				return
+			}
+			s.seen.add(e, err)
+		}
+	})
+	// Following begins at a moment of its own; what is submitted before would
+	// be missed. Submissions that nobody can execute show when that is past.
+	var err error
+	return errors.Join(waitFor(ctx, upTime, "the first event to be seen", func() bool {
+		_, err = s.client.Submit(ctx, contracts.Submission{AgentKey: "nobody"})
+		return s.seen.count(contracts.TypeRejected) > 0
+	}), err)
+}
+
+// runOf is a submission for an agent with the given params, as JSON.
+func runOf(agentKey, params string) contracts.Submission {
+	return contracts.Submission{AgentKey: agentKey, Input: contracts.Input{Params: []byte(params)}}
+}
+
+// submitAll submits n runs of a kind, many at a time.
+func (s *stage) submitAll(ctx context.Context, n int, kind contracts.Submission) ([]string, error) {
+	var ids []string
+	var receipts []*client.Receipt
+	for range n {
+		r, err := s.client.SubmitAsync(ctx, kind)
+		if err != nil {
+			return nil, err
+		}
+		ids, receipts = append(ids, r.RunID), append(receipts, r)
+	}
+	for _, r := range receipts {
+		if err := r.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
+// awaitEnd waits until all of the runs have ended.
+func (s *stage) awaitEnd(ctx context.Context, patience time.Duration, ids []string) error {
+	err := waitFor(ctx, patience, fmt.Sprintf("the end of %d runs", len(ids)), func() bool { return s.seen.ended(ids) == len(ids) })
+	if err == nil {
+		return nil
+	}
+	for _, id := range ids {
+		if h := s.seen.head(id); !h.Status.Terminal() {
+			return fmt.Errorf("%w; %d have ended, run %s for one is %q, event %d, epoch %d, by %s",
+				err, s.seen.ended(ids), id, h.Status, h.Seq, h.Epoch, h.WorkerID)
+		}
+	}
+	return err
+}
+
+// stop ends the processes, the broker last.
+func (s *stage) stop() {
+	for i := len(s.others) - 1; i >= 0; i-- {
+		// One may be stopped by a signal, and most are gone; their exit codes say nothing here.
+		_ = s.others[i].cmd.Process.Signal(syscall.SIGCONT)
+		_ = s.others[i].cmd.Process.Signal(syscall.SIGKILL)
+		_ = s.others[i].wait()
+	}
+	if s.stopWatching != nil {
+		s.stopWatching()
+		s.watching.Wait()
+	}
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	if s.broker != nil {
+		_ = s.broker.terminate(upTime)
+	}
+}
+
+// remove removes what the processes stored and logged.
+func (s *stage) remove() { _ = os.RemoveAll(s.dir) }
+
+// waitFor polls until ok, and says what it waited for if that never comes.
+func waitFor(ctx context.Context, patience time.Duration, what string, ok func() bool) error {
+	begun := time.Now()
+	for !ok() {
+		if time.Since(begun) > patience {
+			return fmt.Errorf("waited %s in vain for %s", patience, what)
+		}
+		if err := sleep(ctx, poll); err != nil {
+			return fmt.Errorf("wait for %s: %w", what, err)
+		}
+	}
+	return nil
+}
+
+// sleep returns an error if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func stderrLogger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
