@@ -64,7 +64,12 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 	if a.err.terminal {
 		return slog.New(tint.NewTextHandler(a.stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !a.err.color}))
 	}
-	return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
+		if attr.Value.Kind() == slog.KindDuration {
+			attr.Value = slog.StringValue(attr.Value.Duration().String()) // 30s, not 30000000000
+		}
+		return attr
+	}}))
 }
 
 // isTerminal reports whether f, a stream of the process, is a terminal.
