@@ -33,10 +33,7 @@ type Draft struct {
 // Next returns the event that d makes on top of head at the time now. The
 // result always satisfies Apply(head, result).
 func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
-	to, ok := transition(head.Status, d.Type)
-	if !ok || !d.Type.Valid() {
-		return Event{}, fmt.Errorf("%w: %s after status %q", ErrTransition, d.Type, head.Status)
-	}
+	to, _ := transition(head.Status, d.Type) // if it is none, Apply says so
 	// Round strips the monotonic clock: the event is to equal its own decoding.
 	e := Event{RunID: runID, Seq: head.Seq + 1, Type: d.Type, Time: now.UTC().Round(0), Visibility: d.Visibility, Position: Position{
 		AgentKey: d.AgentKey, Priority: d.Priority, Status: to, MaxAttempts: d.MaxAttempts,
@@ -192,17 +189,14 @@ func defaultVisibility(t EventType) Visibility {
 }
 
 func marshalPayload(v any) (json.RawMessage, error) {
-	if v == nil {
+	raw, ok := v.(json.RawMessage)
+	switch {
+	case v == nil, ok && len(raw) == 0:
 		return json.RawMessage("{}"), nil
-	}
-	if raw, ok := v.(json.RawMessage); ok {
-		if len(raw) == 0 {
-			return json.RawMessage("{}"), nil
-		}
-		if !utf8.Valid(raw) { // all else that JSON forbids is found by Encode
-			return nil, errors.New("it is not UTF-8")
-		}
+	case ok && !utf8.Valid(raw): // all else that JSON forbids is found by Encode
+		return nil, errors.New("it is not UTF-8")
+	case ok:
 		return raw, nil
 	}
-	return encode(v)
+	return Encode(v)
 }

@@ -27,7 +27,7 @@ func TestDecodeCommands(t *testing.T) {
 		{cancel, `{"reason":"why","by":"me"}`, CancelCommand{Reason: "why", By: "me"}, nil},
 		{cancel, `{"reason":null}`, CancelCommand{}, nil},
 		{cancel, `{"reason":1,"force":true,"by":"` + long + `"}`, CancelCommand{}, []string{
-			"reason: must be a string, not 1", "force: is no field here; there are reason, by", "by: must be at most 1024 bytes, not 1025"}},
+			"reason: must be a string, not 1", "force: is no field here; there are reason, by", "by: must be 0 to 1024 bytes, not 1025"}},
 		{cancel, `{"by":"a","by":"b"}`, CancelCommand{By: "b"}, []string{"by: is given twice"}},
 		{cancel, `stop`, CancelCommand{}, []string{`is not JSON: invalid character 's' looking for beginning of value at byte 1`}},
 		{cancel, strings.Repeat(" ", MaxCommand+1), CancelCommand{}, []string{"must be at most 16384 bytes, not 16385"}},

@@ -96,7 +96,7 @@ func TestDecodeSubmissionFaults(t *testing.T) {
 			`input.messages[0].tool_calls[3].function.arguments: must be a string, not an object`}},
 		{`{"agent_key":"echo","metadata":{"a":1,"b":null,"":"x","c":"` + strings.Repeat("x", 1025) + `","` + strings.Repeat("k", 129) + `":""}}`, []string{
 			`metadata.a: must be a string, not 1`, `metadata.b: must be a string, not null`, `metadata[""]: has a name that must be 1 to 128 bytes, not 0`,
-			`metadata.c: must be at most 1024 bytes, not 1025`,
+			`metadata.c: must be 0 to 1024 bytes, not 1025`,
 			`metadata["` + strings.Repeat("k", 57) + `"… (129 bytes)]: has a name that must be 1 to 128 bytes, not 129`}},
 
 		// numbers
@@ -181,7 +181,7 @@ func TestDecodeSubmissionLimits(t *testing.T) {
 		}, "must be at most 10000 messages, not 10001"},
 		"metadata":        {MaxMetadata, func(n int) string { return `{"agent_key":"echo","metadata":{` + entries(n) + `}}` }, "must be at most 64 entries, not 65"},
 		"metadata key":    {MaxMetadataKey, func(n int) string { return `{"agent_key":"echo","metadata":{"` + repeat("k", n) + `":""}}` }, "has a name that must be 1 to 128 bytes, not 129"},
-		"metadata value":  {MaxMetadataValue, func(n int) string { return `{"agent_key":"echo","metadata":{"k":"` + repeat("v", n) + `"}}` }, "must be at most 1024 bytes, not 1025"},
+		"metadata value":  {MaxMetadataValue, func(n int) string { return `{"agent_key":"echo","metadata":{"k":"` + repeat("v", n) + `"}}` }, "must be 0 to 1024 bytes, not 1025"},
 		"idempotency key": {MaxIdempotencyKey, func(n int) string { return `{"agent_key":"echo","idempotency_key":"` + repeat("k", n) + `"}` }, "must be 1 to 256 bytes, not 257"},
 		"idempotency key é": {MaxIdempotencyKey, func(n int) string {
 			return `{"agent_key":"echo","idempotency_key":"` + repeat("é", n/2) + repeat("k", n%2) + `"}`

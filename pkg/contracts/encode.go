@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// encode is json.Marshal without the escaping of <, > and &, which would make
-// a large text grow on its way.
-func encode(v any) ([]byte, error) {
+// Encode returns v, a message of this package, as it goes on the wire. It is
+// json.Marshal without the escaping of <, > and &, which would make a large
+// text grow on its way.
+func Encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -17,9 +18,6 @@ func encode(v any) ([]byte, error) {
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
-
-// Encode returns v, a message of this package, as it goes on the wire.
-func Encode(v any) ([]byte, error) { return encode(v) }
 
 // Shorten cuts s to at most limit bytes, between two characters, and marks the cut.
 func Shorten(s string, limit int) string {

@@ -46,19 +46,12 @@ func (t EventType) Reserved() bool {
 // Valid reports whether t has the form of an event type: dotted words of a-z,
 // 0-9, _ and -, each beginning with a letter or digit, the first with a letter.
 func (t EventType) Valid() bool {
-	if t == "" || len(t) > maxEventType || t[0] < 'a' || t[0] > 'z' {
-		return false
-	}
-	begins := true // a word
-	for i := range len(t) {
-		c := t[i]
-		letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
-		if !letter && (begins || c != '_' && c != '-' && c != '.') {
+	for word := range strings.SplitSeq(string(t), ".") {
+		if !isWord(word, maxEventType, "_-") {
 			return false
 		}
-		begins = c == '.'
 	}
-	return !begins
+	return len(t) <= maxEventType && t[0] >= 'a' && string(t) == strings.ToLower(string(t))
 }
 
 // Terminal reports whether an event of type t ends a round.

@@ -21,39 +21,26 @@ const maxName = 63
 // 36 characters in lower case. Other spellings of a UUID are refused, for the
 // id is a subject token and two spellings would be two logs.
 func CheckRunID(id string) error {
-	if isCanonicalUUID(id) {
-		return nil
-	}
-	return fmt.Errorf("must be a UUID in lower case, such as 0198c0de-7a11-7abc-8def-0123456789ab, not %s", quote(id))
+	return mustBe(isCanonicalUUID(id), "a UUID in lower case, such as 0198c0de-7a11-7abc-8def-0123456789ab", id)
 }
 
 // isCanonicalUUID is uuid.Parse and a comparison with its String, without their cost.
 func isCanonicalUUID(id string) bool {
-	if len(id) != 36 {
-		return false
-	}
 	for i := range len(id) {
 		c := id[i]
-		switch i {
-		case 8, 13, 18, 23:
-			if c != '-' {
-				return false
-			}
-		default:
-			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-				return false
-			}
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		hex := c >= '0' && c <= '9' || c >= 'a' && c <= 'f'
+		if dash && c != '-' || !dash && !hex {
+			return false
 		}
 	}
-	return true
+	return len(id) == 36
 }
 
 // CheckAgentKey reports whether key can name an agent.
 func CheckAgentKey(key string) error {
-	if isName(key) && key == strings.ToLower(key) {
-		return nil
-	}
-	return fmt.Errorf("must be 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit, not %s", quote(key))
+	return mustBe(isWord(key, maxName, "_-") && key == strings.ToLower(key),
+		"1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit", key)
 }
 
 // CheckWorkerID reports whether id can name a worker. The last tokens of a
@@ -63,24 +50,29 @@ func CheckWorkerID(id string) error {
 	case "events", "log", "cancel", "redrive", "signal":
 		return fmt.Errorf("%q is reserved", id)
 	}
-	if isName(id) {
-		return nil
-	}
-	return fmt.Errorf("must be 1 to 63 of A-Z, a-z, 0-9, _ and -, beginning with a letter or digit, not %s", quote(id))
+	return mustBe(isWord(id, maxName, "_-"), "1 to 63 of A-Z, a-z, 0-9, _ and -, beginning with a letter or digit", id)
 }
 
-// isName reports whether s has the form of a name: [A-Za-z0-9][A-Za-z0-9_-]{0,62}.
-// A loop, because a regular expression is felt where every event is decoded.
-func isName(s string) bool {
-	if s == "" || len(s) > maxName || !isAlphanumeric(s[0]) {
-		return false
-	}
+// isWord reports whether s is 1 to highest letters, digits and others,
+// beginning with a letter or digit. A loop, because a regular expression is
+// felt where every event is decoded.
+func isWord(s string, highest int, others string) bool {
 	for i := range len(s) {
-		if c := s[i]; !isAlphanumeric(c) && c != '_' && c != '-' {
+		c := s[i]
+		alphanumeric := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alphanumeric && (i == 0 || strings.IndexByte(others, c) < 0) {
 			return false
 		}
 	}
-	return true
+	return s != "" && len(s) <= highest
+}
+
+// mustBe says what is wrong with a value unless it is ok.
+func mustBe(ok bool, what, value string) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf("must be %s, not %s", what, quote(value))
 }
 
 // NewRunID returns a fresh run id, a UUIDv7: ids sort by the time of their making.

@@ -35,7 +35,7 @@ type ToolFunction struct {
 
 // Text returns a message of the given role with text as its content.
 func Text(role, text string) Message {
-	content, _ := encode(text) // a string always encodes
+	content, _ := Encode(text) // a string always encodes
 	return Message{Role: role, Content: content}
 }
 

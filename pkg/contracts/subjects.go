@@ -78,10 +78,7 @@ func WorkConsumer(agentKey string, p Priority) string {
 
 // WorkerSubject is where a worker answers a HolderRequest.
 func WorkerSubject(workerID string) string {
-	if err := CheckWorkerID(workerID); err != nil {
-		panic("contracts: worker id " + err.Error())
-	}
-	return "runs.worker." + workerID
+	return "runs.worker." + checked("worker id", workerID, CheckWorkerID)
 }
 
 // ScheduleAtSubject holds the schedule of a run that waits for its not_before.
@@ -138,34 +135,26 @@ func RunIDOfStatusKey(key string) (string, bool) {
 // ParseCheckpointKey is the inverse of CheckpointKey.
 func ParseCheckpointKey(key string) (runID string, epoch, n uint64, err error) {
 	t := strings.Split(key, ".")
-	if len(t) != 4 || t[0] != "checkpoint" || CheckRunID(t[1]) != nil {
-		return "", 0, 0, fmt.Errorf("key %s names no checkpoint", quote(key))
+	if len(t) == 4 && t[0] == "checkpoint" && CheckRunID(t[1]) == nil {
+		var err1, err2 error
+		epoch, err1 = strconv.ParseUint(t[2], 10, 64)
+		n, err2 = strconv.ParseUint(t[3], 10, 64)
+		if err1 == nil && err2 == nil {
+			return t[1], epoch, n, nil
+		}
 	}
-	epoch, err1 := strconv.ParseUint(t[2], 10, 64)
-	n, err2 := strconv.ParseUint(t[3], 10, 64)
-	if err1 != nil || err2 != nil {
-		return "", 0, 0, fmt.Errorf("key %s names no checkpoint", quote(key))
-	}
-	return t[1], epoch, n, nil
+	return "", 0, 0, fmt.Errorf("key %s names no checkpoint", quote(key))
 }
 
-func mustRunID(id string) string {
-	if err := CheckRunID(id); err != nil {
-		panic("contracts: run id " + err.Error())
-	}
-	return id
-}
+func mustRunID(id string) string { return checked("run id", id, CheckRunID) }
 
-func mustAgentKey(key string) string {
-	if err := CheckAgentKey(key); err != nil {
-		panic("contracts: agent key " + err.Error())
-	}
-	return key
-}
+func mustAgentKey(key string) string { return checked("agent key", key, CheckAgentKey) }
 
-func mustPriority(p Priority) string {
-	if !p.Valid() {
-		panic("contracts: priority " + quote(string(p)) + " is none of high, normal, low")
+func mustPriority(p Priority) string { return checked("priority", string(p), checkPriority) }
+
+func checked(what, value string, check func(string) error) string {
+	if err := check(value); err != nil {
+		panic("contracts: " + what + " " + err.Error())
 	}
-	return string(p)
+	return value
 }
