@@ -46,7 +46,10 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 	}
 	e.Position = follow(head, e)
 	if e.Visibility == "" {
-		e.Visibility = defaultVisibility(d.Type)
+		e.Visibility = VisibilityUser
+		if d.Type == TypeHeartbeat || d.Type == TypeCheckpoint {
+			e.Visibility = VisibilityInternal
+		}
 	}
 	var err error
 	if e.Payload, err = marshalPayload(d.Payload); err != nil {
@@ -178,14 +181,6 @@ func samePosition(a, b Position) bool {
 	}
 	a.Checkpoint, b.Checkpoint, a.NotBefore, b.NotBefore = nil, nil, time.Time{}, time.Time{}
 	return a == b
-}
-
-func defaultVisibility(t EventType) Visibility {
-	switch t {
-	case TypeHeartbeat, TypeCheckpoint:
-		return VisibilityInternal
-	}
-	return VisibilityUser
 }
 
 func marshalPayload(v any) (json.RawMessage, error) {

@@ -18,20 +18,15 @@ type Faults []Fault
 
 // Error lists every fault.
 func (f Faults) Error() string {
-	var b strings.Builder
-	if len(f) > 1 {
-		b.WriteString(strconv.Itoa(len(f)) + " faults: ")
-	}
+	texts := make([]string, len(f))
 	for i, fault := range f {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		if fault.Field != "" {
-			b.WriteString(fault.Field + ": ")
-		}
-		b.WriteString(fault.Message)
+		texts[i] = strings.TrimPrefix(fault.Field+": "+fault.Message, ": ")
 	}
-	return b.String()
+	text := strings.Join(texts, "; ")
+	if len(f) > 1 {
+		return strconv.Itoa(len(f)) + " faults: " + text
+	}
+	return text
 }
 
 // Err returns f as an error, nil if there is no fault. A plain conversion would

@@ -99,7 +99,7 @@ func (d *document) add(n node, i, level int32) int32 {
 		}
 		i++
 	default: // a number or a word
-		for i < d.size() && d.data[i] > ' ' && d.data[i] != ',' && d.data[i] != '}' && d.data[i] != ']' {
+		for int(i) < len(d.data) && d.data[i] > ' ' && d.data[i] != ',' && d.data[i] != '}' && d.data[i] != ']' {
 			i++
 		}
 	}
@@ -129,8 +129,6 @@ func (d *document) text(i int32) int32 {
 	}
 	return i + 1
 }
-
-func (d *document) size() int32 { return int32(len(d.data)) }
 
 // judge notes what is wrong with any value, whatever its field means.
 func (d *document) judge() {
