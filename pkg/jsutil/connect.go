@@ -37,7 +37,7 @@ type ConnectConfig struct {
 }
 
 const (
-	// dialTimeout bounds one attempt. A person at a terminal waits for it.
+	// dialTimeout bounds one attempt at one address. A person at a terminal waits for it.
 	dialTimeout = 2 * time.Second
 	// A silent broker is given up after two to three pings without an answer:
 	// 3 to 4.5 s, well within a lease of 30 s.
@@ -55,8 +55,8 @@ const (
 // Connect connects to the broker. Once connected, it reconnects for ever. The
 // caller closes the connection.
 //
-// Without Retry it fails, within about two seconds, with an error that names
-// the address and wraps ErrUnavailable, or ErrRefused if the broker does not
+// Without Retry it fails, within about two seconds for each address, with an
+// error that names them and wraps ErrUnavailable, or ErrRefused if the broker does not
 // want us. With Retry only a faulty configuration is an error. Neither errors
 // nor log lines show a password or a token.
 func Connect(cfg ConnectConfig) (*nats.Conn, error) {
@@ -75,12 +75,12 @@ func Connect(cfg ConnectConfig) (*nats.Conn, error) {
 		}
 	}
 	if cfg.Context != "" {
-		return connectContext(cfg)
+		nc, err := connectContext(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("connect by the context %s: %w", cfg.Context, explain(err))
+		}
+		return nc, nil
 	}
-	return connectURL(cfg)
-}
-
-func connectURL(cfg ConnectConfig) (*nats.Conn, error) {
 	if cfg.URL == "" {
 		cfg.URL = nats.DefaultURL
 	}
@@ -88,7 +88,7 @@ func connectURL(cfg ConnectConfig) (*nats.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)
 	}
-	nc, err := nats.Connect(cfg.URL, options(cfg, len(hosts))...)
+	nc, err := nats.Connect(cfg.URL, options(cfg)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker at %s: %w", strings.Join(hosts, ", "), explain(err))
 	}
@@ -98,35 +98,26 @@ func connectURL(cfg ConnectConfig) (*nats.Conn, error) {
 func connectContext(cfg ConnectConfig) (*nats.Conn, error) {
 	name := cfg.Context
 	if strings.ContainsRune(name, os.PathSeparator) || strings.HasSuffix(name, ".json") {
-		path, err := filepath.Abs(name) // the library takes absolute paths for files
-		if err != nil {
-			return nil, fmt.Errorf("connect by the context %s: %w", cfg.Context, err)
+		var err error
+		if name, err = filepath.Abs(name); err != nil { // the library takes absolute paths for files
+			return nil, err
 		}
-		name = path
 	}
-	nc, settings, err := natscontext.Connect(name, options(cfg, 1)...)
-	if err != nil {
-		return nil, fmt.Errorf("connect by the context %s: %w", cfg.Context, explain(err))
-	}
-	if settings.JSDomain != "" || settings.JSAPIPrefix != "" {
+	nc, settings, err := natscontext.Connect(name, options(cfg)...)
+	if err == nil && (settings.JSDomain != "" || settings.JSAPIPrefix != "") {
 		nc.Close()
-		return nil, fmt.Errorf("connect by the context %s: it names a JetStream domain or API prefix, which Longhaul does not follow; "+
-			"connect to a server of that domain instead", cfg.Context)
+		return nil, errors.New("it names a JetStream domain or API prefix, which Longhaul does not follow; " +
+			"connect to a server of that domain instead")
 	}
-	return nc, nil
+	return nc, err
 }
 
-// options are the connection's settings; servers is how many addresses share
-// the time that one attempt may take.
-func options(cfg ConnectConfig, servers int) []nats.Option {
-	timeout := dialTimeout
-	if !cfg.Retry && servers > 1 {
-		timeout = max(dialTimeout/time.Duration(servers), dialTimeout/4)
-	}
+// options are the connection's settings.
+func options(cfg ConnectConfig) []nats.Option {
 	log := &connLog{logger: cfg.Logger}
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
-		nats.Timeout(timeout),
+		nats.Timeout(dialTimeout),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(maxPingsOut),
 		nats.MaxReconnects(-1),
@@ -172,9 +163,6 @@ func hostsOf(list string) ([]string, error) {
 func explain(err error) error {
 	if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
 		return errors.New("its URL is none; it should read like nats://host:4222") // urlErr shows the password
-	}
-	if errors.Is(err, nats.ErrNoServers) {
-		return fmt.Errorf("%w; is it running?", Translate(err))
 	}
 	return Translate(err)
 }

@@ -2,7 +2,6 @@ package jsutil
 
 import (
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,12 +12,10 @@ import (
 const failureInterval = 10 * time.Second
 
 // connLog tells a connection's ups and downs. nats.go calls it from one
-// goroutine of the connection. Addresses are told as host and port: the URL
-// may hold a password, or a token in place of a user.
+// goroutine of the connection, so it needs no lock. Addresses are told as host
+// and port: the URL may hold a password, or a token in place of a user.
 type connLog struct {
-	logger *slog.Logger
-
-	mu         sync.Mutex
+	logger     *slog.Logger
 	lastFailed time.Time // when a failed attempt was told
 }
 
@@ -30,9 +27,7 @@ func (l *connLog) disconnected(nc *nats.Conn, err error) {
 	if nc.IsClosed() {
 		return // by ourselves
 	}
-	l.mu.Lock()
 	l.lastFailed = time.Now() // the outage has been told
-	l.mu.Unlock()
 	l.logger.Warn("disconnected from the broker", "error", err)
 }
 
@@ -41,13 +36,8 @@ func (l *connLog) reconnected(nc *nats.Conn) {
 }
 
 func (l *connLog) failed(_ *nats.Conn, err error) {
-	l.mu.Lock()
-	tell := time.Since(l.lastFailed) >= failureInterval
-	if tell {
+	if time.Since(l.lastFailed) >= failureInterval {
 		l.lastFailed = time.Now()
-	}
-	l.mu.Unlock()
-	if tell {
 		l.logger.Warn("broker out of reach", "error", err)
 	}
 }
@@ -55,9 +45,9 @@ func (l *connLog) failed(_ *nats.Conn, err error) {
 // asyncError tells what no call could return: permissions that are missing,
 // subscriptions that are too slow.
 func (l *connLog) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	subject := ""
 	if sub != nil {
-		l.logger.Error("broker reported an error", "error", err, "subject", sub.Subject)
-		return
+		subject = sub.Subject
 	}
-	l.logger.Error("broker reported an error", "error", err)
+	l.logger.Error("broker reported an error", "error", err, "subject", subject)
 }

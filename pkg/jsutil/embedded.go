@@ -1,14 +1,13 @@
 package jsutil
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -46,44 +45,38 @@ const (
 // Embedded is a broker inside this process: the same nats-server that would
 // run beside it. Its methods may be called from several goroutines.
 type Embedded struct {
-	srv      *server.Server
-	storage  jetstream.StorageType
-	lock     *os.File // nil in memory
-	temp     string   // to be removed, in memory
-	shutdown func()
+	srv     *server.Server
+	url     string
+	storage jetstream.StorageType
+	lock    *os.File // nil in memory
+	temp    string   // to be removed, in memory
 }
 
 // StartEmbedded starts a broker and returns when it takes connections, or an
 // error that says why it does not. It installs no signal handlers. The caller
 // calls Shutdown.
-func StartEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
-	e, err := startEmbedded(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("start the embedded broker: %w", err)
-	}
-	return e, nil
-}
-
-func startEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
+func StartEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
+	e := &Embedded{}
+	defer func() {
+		if err != nil {
+			e.Shutdown()
+			err = fmt.Errorf("start the embedded broker: %w", err)
+		}
+	}()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Embedded{}
-	e.shutdown = sync.OnceFunc(e.stop)
 	opts, err := e.prepare(cfg)
 	if err != nil {
-		e.Shutdown()
 		return nil, err
 	}
 	if e.srv, err = server.NewServer(opts); err != nil {
-		e.Shutdown()
 		return nil, err
 	}
 	log := &serverLog{logger: cfg.Logger, fatal: make(chan error, 1)}
 	e.srv.SetLoggerV2(log, false, false, false)
 	e.srv.Start()
 	if err := e.waitReady(log.fatal); err != nil {
-		e.Shutdown()
 		return nil, err
 	}
 	return e, nil
@@ -129,7 +122,12 @@ func (e *Embedded) waitReady(fatal <-chan error) error {
 			return err
 		default:
 		}
-		if ready && e.srv.JetStreamEnabled() {
+		if addr, ok := e.srv.Addr().(*net.TCPAddr); ok && ready && e.srv.JetStreamEnabled() {
+			host := addr.IP.String()
+			if addr.IP.IsUnspecified() {
+				host = "127.0.0.1"
+			}
+			e.url = "nats://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
 			return nil
 		}
 	}
@@ -138,32 +136,20 @@ func (e *Embedded) waitReady(fatal <-chan error) error {
 
 // URL is where clients connect to. A broker that listens on every interface is
 // named by the loopback address.
-func (e *Embedded) URL() string {
-	addr, ok := e.srv.Addr().(*net.TCPAddr)
-	if !ok {
-		return e.srv.ClientURL() // after Shutdown
-	}
-	host := addr.IP.String()
-	if addr.IP.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return "nats://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
-}
+func (e *Embedded) URL() string { return e.url }
 
 // Storage is what TopologyOptions.Storage has to be on this broker.
 func (e *Embedded) Storage() jetstream.StorageType { return e.storage }
 
 // Shutdown stops the broker, and returns when it has stopped and let go of its
 // directory. It may be called more than once.
-func (e *Embedded) Shutdown() { e.shutdown() }
-
-func (e *Embedded) stop() {
+func (e *Embedded) Shutdown() {
 	if e.srv != nil {
 		e.srv.Shutdown()
 		e.srv.WaitForShutdown()
 	}
 	if e.lock != nil {
-		e.lock.Close() //nolint:errcheck // nothing was written that could be lost
+		e.lock.Close() //nolint:errcheck // nothing was written that could be lost; it may be closed already
 	}
 	if e.temp != "" {
 		os.RemoveAll(e.temp) // a rest in the temporary directory harms nobody
@@ -177,25 +163,20 @@ type serverLog struct {
 	fatal  chan error // buffered: the first one counts
 }
 
-func (l *serverLog) Noticef(format string, v ...any) { l.debug(format, v) }
-func (l *serverLog) Debugf(format string, v ...any)  { l.debug(format, v) }
-func (l *serverLog) Tracef(format string, v ...any)  { l.debug(format, v) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.warn(format, v) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.warn(format, v) }
+func (l *serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }
+func (l *serverLog) Tracef(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelWarn, format, v) }
 
 func (l *serverLog) Fatalf(format string, v ...any) {
-	text := fmt.Sprintf(format, v...)
-	l.warn("%s", []any{text})
+	l.say(slog.LevelWarn, format, v)
 	select {
-	case l.fatal <- errors.New(text):
+	case l.fatal <- fmt.Errorf(format, v...):
 	default:
 	}
 }
 
-func (l *serverLog) debug(format string, v []any) {
-	l.logger.Debug("embedded broker", "text", fmt.Sprintf(format, v...))
-}
-
-func (l *serverLog) warn(format string, v []any) {
-	l.logger.Warn("embedded broker", "text", fmt.Sprintf(format, v...))
+func (l *serverLog) say(level slog.Level, format string, v []any) {
+	l.logger.Log(context.Background(), level, "embedded broker", "text", fmt.Sprintf(format, v...))
 }

@@ -1,7 +1,6 @@
 package jsutil
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // lostAfter is how long past its end a request's answer is waited for.
@@ -21,14 +21,10 @@ const lostAfter = time.Second
 // Its methods may be called from several goroutines. The callbacks come from
 // one goroutine, in the order of delivery, and may block.
 type Puller struct {
-	nc        *nats.Conn
-	subject   string // of the pull requests
-	inbox     string
-	sub       *nats.Subscription
-	deliver   func(*Delivery)
-	unfilled  func()
-	missing   func()
-	malformed func(error)
+	cfg   PullerConfig
+	nc    *nats.Conn
+	inbox string
+	sub   *nats.Subscription
 
 	mu          sync.Mutex
 	outstanding int       // asked for and neither delivered nor given up by the broker
@@ -52,19 +48,15 @@ type PullerConfig struct {
 func NewPuller(nc *nats.Conn, cfg PullerConfig) (*Puller, error) {
 	// Not NewRespInbox: that one lies under the connection's own subscription for
 	// replies, which would take a message for the answer to somebody's request.
-	p := &Puller{
-		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + cfg.Stream + "." + cfg.Consumer, inbox: nc.NewInbox(),
-		deliver: cfg.Deliver, unfilled: cfg.Unfilled, missing: cfg.Missing, malformed: cfg.Malformed,
-	}
-	sub, err := nc.Subscribe(p.inbox, p.receive)
-	if err != nil {
+	p := &Puller{cfg: cfg, nc: nc, inbox: nc.NewInbox()}
+	var err error
+	if p.sub, err = nc.Subscribe(p.inbox, p.receive); err != nil {
 		return nil, fmt.Errorf("subscribe for messages of consumer %s: %w", cfg.Consumer, Translate(err))
 	}
 	// What can arrive is bounded by what was asked for.
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
+	if err := p.sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, fmt.Errorf("lift the subscription's limits for consumer %s: %w", cfg.Consumer, err)
 	}
-	p.sub = sub
 	return p, nil
 }
 
@@ -72,20 +64,15 @@ func NewPuller(nc *nats.Conn, cfg PullerConfig) (*Puller, error) {
 // should be short: a request can get lost unnoticed (a consumer made a moment
 // ago on three replicas, a leader change: JETSTREAM.md), and is missed only then.
 func (p *Puller) Pull(n int, stands time.Duration) error {
-	body, err := json.Marshal(struct {
-		Expires time.Duration `json:"expires"`
-		Batch   int           `json:"batch"`
-	}{stands, n})
-	if err != nil {
-		return fmt.Errorf("encode a pull request: %w", err)
-	}
 	p.mu.Lock()
 	p.outstanding += n
 	if end := time.Now().Add(stands); end.After(p.lastEnd) {
 		p.lastEnd = end
 	}
 	p.mu.Unlock()
-	if err := p.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
+	subject := jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + p.cfg.Stream + "." + p.cfg.Consumer
+	body := fmt.Appendf(nil, `{"expires":%d,"batch":%d}`, stands, n) // expires is in nanoseconds
+	if err := p.nc.PublishRequest(subject, p.inbox, body); err != nil {
 		p.settle(n)
 		return fmt.Errorf("pull %d: %w", n, Translate(err))
 	}
@@ -147,10 +134,10 @@ func (p *Puller) receive(m *nats.Msg) {
 	p.settle(1)
 	d, err := newDelivery(p.nc, m)
 	if err != nil {
-		p.malformed(err)
+		p.cfg.Malformed(err)
 		return
 	}
-	p.deliver(d)
+	p.cfg.Deliver(d)
 }
 
 // status reads what the broker says instead of a message (NATS ADR-9, ADR-13).
@@ -166,13 +153,13 @@ func (p *Puller) status(m *nats.Msg) {
 		}
 		p.settle(unfilled)
 		if code == "409" {
-			p.missing()
+			p.cfg.Missing()
 		} else {
-			p.unfilled()
+			p.cfg.Unfilled()
 		}
 	default: // 503: nobody listens for pulls, so there is no consumer or no leader
 		p.Reset()
-		p.missing()
+		p.cfg.Missing()
 	}
 }
 
