@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -30,19 +29,13 @@ type Agent struct {
 // Agents returns every registered agent, by key. It costs one request, and
 // three for each agent.
 func (c *Client) Agents(ctx context.Context) ([]Agent, error) {
-	msgs, err := jetstreamext.GetLastMsgsFor(ctx, c.js, contracts.StreamAgents,
-		[]string{contracts.KVSubject(contracts.BucketAgents, ">")})
+	msgs, _, err := jsutil.GetBatch(ctx, c.nc, contracts.StreamAgents,
+		jsutil.GetRequest{MultiLast: []string{contracts.KVSubject(contracts.BucketAgents, ">")}})
 	if err != nil {
-		return nil, fmt.Errorf("list agents: %w", jsutil.Translate(err))
+		return nil, fmt.Errorf("list agents: %w", err)
 	}
 	var agents []Agent
-	for msg, err := range msgs {
-		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list agents: %w", jsutil.Translate(err))
-		}
+	for _, msg := range msgs {
 		if msg.Header.Get("KV-Operation") != "" {
 			continue // deleted
 		}

@@ -170,8 +170,11 @@ func TestAgents(t *testing.T) {
 	if err != nil || len(agents) != 2 || agents[0].AgentKey != "count" || agents[1].Description != "what echo does" {
 		t.Fatalf("agents %+v, %v", agents, err)
 	}
-	if e := agents[1]; e.Queued != 2 || e.Held != 1 || e.Listening {
-		t.Errorf("echo's queue %+v, want 2 queued, 1 held, nobody listening", e)
+	// A consumer counts what was published a moment after the publish was acknowledged.
+	for e := agents[1]; e.Queued != 2 || e.Held != 1 || e.Listening; e = agents[1] {
+		if agents, err = c.Agents(ctx); err != nil || len(agents) != 2 {
+			t.Fatalf("waited for 2 queued, 1 held and nobody listening, echo's queue is %+v; %v", e, err)
+		}
 	}
 	high, err := b.JS.Consumer(ctx, contracts.StreamWork, contracts.WorkConsumer("echo", contracts.PriorityHigh))
 	if err != nil {
