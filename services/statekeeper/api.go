@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -14,19 +13,16 @@ import (
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
-	"longhaul/pkg/runlog"
 )
 
 // api is the NATS micro service. The endpoints' queue group makes the
 // instances share the requests.
 type api struct {
-	nc       *nats.Conn
-	feed     *feed
-	records  *records
-	log      *runlog.Log
-	counters *counters
-	version  string
-	logger   *slog.Logger
+	folding
+	nc      *nats.Conn
+	feed    *feed
+	records *records
+	version string
 }
 
 const (
@@ -55,8 +51,13 @@ func badRequest(f contracts.Faults) error {
 func (a *api) run(ctx context.Context) error {
 	service, err := micro.AddService(a.nc, micro.Config{
 		Name: contracts.ServiceName, Version: a.version, QueueGroup: apiQueue,
-		Description:  "Longhaul's runs: get one, list them by filter, count them.",
-		StatsHandler: func(*micro.Endpoint) any { return a.counters.snapshot() },
+		Description: "Longhaul's runs: get one, list them by filter, count them.",
+		StatsHandler: func(*micro.Endpoint) any {
+			return map[string]int64{
+				"events": a.counters.Events.Load(), "writes": a.counters.Writes.Load(), "conflicts": a.counters.Conflicts.Load(),
+				"rebuilt": a.counters.Rebuilt.Load(), "poison": a.counters.Poison.Load(),
+			}
+		},
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
 			a.logger.Warn("api service", "subject", e.Subject, "error", e.Description)
 		},
@@ -93,41 +94,33 @@ func (a *api) run(ctx context.Context) error {
 func (a *api) serve(ctx context.Context, name string, handle func(context.Context, []byte) (any, error), r micro.Request) {
 	ctx, cancel := context.WithTimeout(ctx, apiWait)
 	defer cancel()
-	data, err := a.answer(ctx, handle, r.Data())
+	response, err := handle(ctx, r.Data())
+	var data []byte
+	if err == nil {
+		data, err = contracts.Encode(response)
+	}
 	if err == nil {
 		err = r.Respond(data)
 	} else {
-		code, text, body := a.describe(name, err)
-		err = r.Error(strconv.Itoa(code), text, body)
+		e := a.describe(name, err)
+		err = r.Error(strconv.Itoa(e.code), e.text, e.body)
 	}
 	if err != nil {
 		a.logger.Warn("cannot answer an api request", "endpoint", name, "error", err)
 	}
 }
 
-func (a *api) answer(ctx context.Context, handle func(context.Context, []byte) (any, error), request []byte) ([]byte, error) {
-	response, err := handle(ctx, request)
-	if err != nil {
-		return nil, err
-	}
-	data, err := contracts.Encode(response)
-	if err != nil {
-		return nil, fmt.Errorf("encode the answer: %w", err)
-	}
-	return data, nil
-}
-
 // describe turns an error into what the caller is told.
-func (a *api) describe(name string, err error) (code int, text string, body []byte) {
+func (a *api) describe(name string, err error) *apiError {
 	var known *apiError
 	switch {
 	case errors.As(err, &known):
-		return known.code, known.text, known.body
+		return known
 	case errors.Is(err, jsutil.ErrUnavailable), errors.Is(err, jsutil.ErrNoTopology):
-		return 503, "the run store is unavailable, try again: " + err.Error(), nil
+		return &apiError{code: 503, text: "the run store is unavailable, try again: " + err.Error()}
 	}
 	a.logger.Error("api request failed", "endpoint", name, "error", err)
-	return 500, "internal error: " + err.Error(), nil
+	return &apiError{code: 500, text: "internal error: " + err.Error()}
 }
 
 // stats answers endpoint stats.

@@ -18,9 +18,6 @@ type Config struct {
 	// of that run, so that a short run costs one write. Default 30 ms. A run's
 	// end is written at once.
 	Window time.Duration
-	// LiveRuns bounds the records of unfinished runs that the projector keeps in
-	// memory, about 1 KB each. Above it records are read again. Default 100,000.
-	LiveRuns int
 	// PingInterval is how often a worker that holds runs is asked whether it
 	// lives. Default 300 ms.
 	PingInterval time.Duration
@@ -42,9 +39,6 @@ var version = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 func (c Config) withDefaults() Config {
 	if c.Window == 0 {
 		c.Window = 30 * time.Millisecond
-	}
-	if c.LiveRuns == 0 {
-		c.LiveRuns = 100_000
 	}
 	if c.PingInterval == 0 {
 		c.PingInterval = 300 * time.Millisecond
@@ -71,7 +65,6 @@ func (c Config) check() error {
 	}
 	fault(c.Topology.Replicas >= 0 && c.Topology.Replicas <= 5, "topology replicas must be 0 to 5, not %d", c.Topology.Replicas)
 	fault(c.Window > 0 && c.Window <= time.Second, "window must be above 0 and at most 1s, not %s", c.Window)
-	fault(c.LiveRuns > 0, "live runs must be above 0, not %d", c.LiveRuns)
 	fault(c.PingInterval >= 10*time.Millisecond, "ping interval must be at least 10ms, not %s", c.PingInterval)
 	fault(c.TakeoverGrace >= c.PingInterval, "takeover grace must be at least the ping interval (%s), not %s", c.PingInterval, c.TakeoverGrace)
 	fault(version.MatchString(c.Version), "version must look like 1.2.3, not %q", c.Version)

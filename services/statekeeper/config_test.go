@@ -15,12 +15,12 @@ func TestConfigFaultsComeTogether(t *testing.T) {
 		t.Errorf("the zero config: %v", err)
 	}
 	_, err := New(b.NC, Config{
-		Topology: jsutil.TopologyOptions{Replicas: -1}, Window: -1, LiveRuns: -1, PingInterval: 1, TakeoverGrace: -time.Second, Version: "one",
+		Topology: jsutil.TopologyOptions{Replicas: -1}, Window: -1, PingInterval: 1, TakeoverGrace: -time.Second, Version: "one",
 	})
 	if err == nil {
 		t.Fatal("a config full of faults was taken")
 	}
-	for _, want := range []string{"replicas", "window", "live runs", "ping interval", "takeover grace", "version"} {
+	for _, want := range []string{"replicas", "window", "ping interval", "takeover grace", "version"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no word of %s in: %v", want, err)
 		}

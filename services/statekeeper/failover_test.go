@@ -52,7 +52,7 @@ func active(t *testing.T, keepers ...*keeper) *keeper {
 			if err != nil {
 				return false, err.Error()
 			}
-			if mine, _ := k.projector.pin.Load().(string); mine != "" && mine == pinned {
+			if mine := k.projector.lastPin(); mine != "" && mine == pinned {
 				found = k
 			}
 		}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
@@ -36,26 +35,16 @@ type feed struct {
 	position uint64    // the last stream sequence that is in index
 }
 
-const (
-	feedMessages = 2000
-	feedExpiry   = 5 * time.Second
-	// feedIdle is when the broker forgets the consumer of an instance that died.
-	feedIdle = 30 * time.Second
-)
+// feedIdle is when the broker forgets the consumer of an instance that died.
+const feedIdle = 30 * time.Second
 
 // current returns the index, nil while the first load goes on.
 func (f *feed) current() *index { return f.loaded.Load() }
 
-// run feeds the index until ctx ends, the connection is renewed or something
-// fails. Called again it goes on where it was, or begins anew if the stream is
-// another one; the old index serves until the new one is complete.
+// run feeds the index until ctx ends or something fails. Called again it goes
+// on where it was, or begins anew if the stream is another one; the old index
+// serves until the new one is complete.
 func (f *feed) run(ctx context.Context) error {
-	nc := f.js.Conn()
-	renewed := nc.StatusChanged(nats.CONNECTED)
-	defer nc.RemoveStatusListener(renewed)
-	if err := jsutil.WaitConnected(ctx, nc); err != nil {
-		return err
-	}
 	stream, err := f.js.Stream(ctx, contracts.StreamRuns)
 	if err != nil {
 		return fmt.Errorf("look stream %s up: %w", contracts.StreamRuns, jsutil.Translate(err))
@@ -72,87 +61,50 @@ func (f *feed) run(ctx context.Context) error {
 		return fmt.Errorf("create the consumer of the index: %w", jsutil.Translate(err))
 	}
 	defer f.remove(context.WithoutCancel(ctx), stream, cons)
-	return f.consume(ctx, cons, renewed)
-}
-
-// consume takes what cons delivers.
-func (f *feed) consume(ctx context.Context, cons jetstream.Consumer, renewed <-chan nats.Status) error {
-	began, last := time.Now(), uint64(0)
 	if cons.CachedInfo().NumPending == 0 {
-		f.complete(began)
+		f.complete()
 	}
-	failed := make(chan error, 1)
-	fail := func(err error) {
-		select {
-		case failed <- err:
-		default:
-		}
-	}
-	consuming, err := cons.Consume(func(m jetstream.Msg) {
+	last := uint64(0)
+	return consume(ctx, cons, func(_ context.Context, m jetstream.Msg) error {
 		meta, err := m.Metadata()
 		if err != nil {
-			fail(fmt.Errorf("read a delivery for the index: %w", err))
-			return
+			return fmt.Errorf("read a delivery for the index: %w", err)
 		}
-		if meta.Sequence.Consumer != last+1 {
-			fail(fmt.Errorf("%w: a delivery for the index was lost", jsutil.ErrUnavailable))
-			return
+		if last++; meta.Sequence.Consumer != last {
+			return fmt.Errorf("%w: a delivery for the index was lost", jsutil.ErrUnavailable)
 		}
-		last = meta.Sequence.Consumer
 		f.take(m)
 		f.position = meta.Sequence.Stream
 		if meta.NumPending == 0 {
-			f.complete(began)
+			f.complete()
 		}
-	}, jetstream.PullMaxMessages(feedMessages), jetstream.PullExpiry(feedExpiry), jetstream.PullHeartbeat(feedExpiry/5),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-			switch {
-			case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, nats.ErrNoResponders),
-				errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, jetstream.ErrConnectionClosed):
-				fail(fmt.Errorf("consume for the index: %w", jsutil.Translate(err)))
-			}
-		}))
-	if err != nil {
-		return fmt.Errorf("consume for the index: %w", jsutil.Translate(err))
-	}
-	defer func() {
-		consuming.Stop()
-		<-consuming.Closed()
-	}()
-	select {
-	case err := <-failed:
-		return err
-	case <-renewed:
-		return errReconnected
-	case <-ctx.Done():
 		return nil
-	}
+	}, func(ctx context.Context) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
 }
 
 // take puts one record, or its end, into the index.
 func (f *feed) take(m jetstream.Msg) {
-	subject := m.Subject()
-	id, err := uuid.Parse(subject[len(allStatusSubjects())-1:])
+	id, err := uuid.Parse(runIDOf(m.Subject()))
 	if err != nil {
-		f.logger.Warn("a status key names no run", "subject", subject)
+		f.logger.Warn("a status key names no run", "subject", m.Subject())
 		return
 	}
 	var s summary
-	switch {
-	case m.Headers().Get(kvOperation) != "":
-		f.index.delete(id)
-	case json.Unmarshal(m.Data(), &s) != nil:
-		f.logger.Warn("a status record cannot be decoded, its run is not listed", "run_id", id.String())
-		f.index.delete(id)
-	default:
-		f.index.set(id, s)
+	if m.Headers().Get(kvOperation) == "" {
+		if err := json.Unmarshal(m.Data(), &s); err != nil {
+			f.logger.Warn("a status record cannot be decoded, its run is not listed", "run_id", id.String(), "error", err)
+		}
 	}
+	f.index.set(id, s)
 }
 
 // complete publishes the index once all that stood in the bucket is in it.
-func (f *feed) complete(began time.Time) {
+func (f *feed) complete() {
 	if f.loaded.Swap(f.index) != f.index {
-		f.logger.Info("index loaded", "runs", f.index.stats().Total, "took", time.Since(began))
+		f.logger.Info("index loaded", "runs", f.index.stats().Total)
 	}
 }
 

@@ -31,63 +31,41 @@ func (a *api) get(ctx context.Context, data []byte) (any, error) {
 	return response, a.fit(response)
 }
 
-// lookup reads record and log of a run.
+// lookup reads record and log of a run, the record first: it then claims no
+// more than the log.
 func (a *api) lookup(ctx context.Context, runID string) (contracts.GetResponse, error) {
+	var response contracts.GetResponse
 	there, err := a.records.get(ctx, runID)
 	if err != nil {
-		return contracts.GetResponse{}, err
-	}
-	last, err := a.log.Last(ctx, runID)
-	if err == nil && there.valid && there.rec.Seq > last.Seq {
-		// A replica that lags, or a record that somebody wrote by hand.
-		last, err = a.log.LastFromLeader(ctx, runID)
-		there.valid = there.rec.Seq <= last.Seq
-	}
-	switch {
-	case errors.Is(err, jsutil.ErrNotFound) && there.valid:
-		return contracts.GetResponse{Run: there.rec}, nil // the log has expired before the record
-	case errors.Is(err, jsutil.ErrNotFound):
-		return contracts.GetResponse{}, &apiError{code: 404, text: fmt.Sprintf("run %s is unknown: never submitted, not yet accepted, or expired", runID)}
-	case err != nil && !errors.Is(err, runlog.ErrMalformed):
-		return contracts.GetResponse{}, err
+		return response, err
 	}
 	rec := there.rec
-	if !there.valid {
+	last, err := a.log.LastFromLeader(ctx, runID)
+	switch {
+	case errors.Is(err, jsutil.ErrNotFound) && rec.RunID != "":
+		return contracts.GetResponse{Run: rec}, nil // the log has expired before the record
+	case errors.Is(err, jsutil.ErrNotFound):
+		return response, &apiError{code: 404, text: fmt.Sprintf("run %s is unknown: never submitted, not yet accepted, or expired", runID)}
+	case errors.Is(err, runlog.ErrMalformed):
+		if rec, err = a.between(ctx, contracts.StatusRecord{}, runID, 0); err == nil && rec.RunID == "" {
+			err = &apiError{code: 500, text: fmt.Sprintf("the log of run %s holds no event that can be read", runID)}
+		}
+		return contracts.GetResponse{Run: rec}, err
+	case err != nil:
+		return response, err
+	}
+	if beyond(rec, last) {
 		rec = contracts.StatusRecord{}
 	}
-	if rec.Seq < last.Seq || err != nil {
-		if rec, err = a.catchUp(ctx, runID, rec, &last); err != nil {
-			return contracts.GetResponse{}, err
-		}
+	if rec, _, err = a.carry(ctx, rec, last); err != nil {
+		return response, err
 	}
-	response := contracts.GetResponse{Run: rec}
-	if last.Seq == rec.Seq {
-		response.Run.Position = last.Position // the log's word, whoever wrote the record
-		if last.Type.Terminal() {
-			response.Result = last.Payload
-		}
+	response.Run = a.project(rec, last)
+	response.Run.Position = last.Position // the log's word, whoever wrote the record
+	if last.Type.Terminal() {
+		response.Result = last.Payload
 	}
 	return response, nil
-}
-
-// catchUp folds what the log holds beyond rec, and sets last to the last of it.
-func (a *api) catchUp(ctx context.Context, runID string, rec contracts.StatusRecord, last *runlog.Entry) (contracts.StatusRecord, error) {
-	project := func(rec contracts.StatusRecord, e contracts.Event, sequence uint64) contracts.StatusRecord {
-		*last = runlog.Entry{Event: e, Sequence: sequence}
-		rec, err := contracts.Project(rec, e, sequence)
-		if err != nil {
-			a.logger.Warn("an event's payload cannot be read", "run_id", runID, "error", err)
-		}
-		return rec
-	}
-	if last.Seq == rec.Seq+1 {
-		return project(rec, last.Event, last.Sequence), nil
-	}
-	rec, err := foldLog(a.log.Read(ctx, runID, rec.Seq+1), rec, 0, project)
-	if err == nil && rec.Seq == 0 {
-		return rec, &apiError{code: 500, text: fmt.Sprintf("the log of run %s holds no event that can be read", runID)}
-	}
-	return rec, err
 }
 
 // fit refuses an answer that the broker would not carry, and sends the record

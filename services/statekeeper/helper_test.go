@@ -175,7 +175,7 @@ func (p *player) record(at runlog.Head) contracts.StatusRecord {
 		if there, err = p.records.get(p.t.Context(), at.RunID); err != nil {
 			return false, err.Error()
 		}
-		return there.valid && there.rec.LogSequence >= at.Sequence, fmt.Sprintf("valid %v, seq %d", there.valid, there.rec.Seq)
+		return there.rec.LogSequence >= at.Sequence, fmt.Sprintf("seq %d", there.rec.Seq)
 	})
 	return there.rec
 }

@@ -12,17 +12,11 @@ import (
 	"longhaul/pkg/contracts"
 )
 
-func TestStatusCodes(t *testing.T) {
-	if len(contracts.Statuses()) != statusCount {
-		t.Fatalf("contracts has %d statuses, the index %d", len(contracts.Statuses()), statusCount)
-	}
-}
-
 // typical is a run as an index of many would hold it.
 func typical(i int, base time.Time) (uuid.UUID, summary) {
 	statuses := contracts.Statuses()
 	s := summary{
-		AgentKey: fmt.Sprintf("agent-%d", i%7), Status: statuses[i%len(statuses)], Epoch: 1, WorkerID: fmt.Sprintf("w-%d", i%50),
+		AgentKey: fmt.Sprintf("agent-%d", i%7), Status: statuses[i%len(statuses)], StartedSequence: uint64(i + 1), WorkerID: fmt.Sprintf("w-%d", i%50),
 		ConversationID: fmt.Sprintf("conversation-%d", i/10),
 		Metadata:       map[string]string{"user": fmt.Sprintf("user-%d", i%1000), "order": fmt.Sprintf("order-number-%09d", i)},
 		CreatedAt:      base.Add(time.Duration(i) * time.Millisecond),
@@ -87,7 +81,7 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 		switch {
 		case r.IntN(5) == 0:
-			x.delete(id)
+			x.set(id, summary{})
 			delete(m, id)
 		default:
 			ids = append(ids, id)
@@ -111,10 +105,10 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 	}
 	for id := range m {
-		x.delete(id)
+		x.set(id, summary{})
 	}
-	if len(x.symbols.table)+len(x.byAgent)+len(x.holders)+x.ordered.Len() != 0 {
-		t.Errorf("an emptied index keeps %d strings, %d agents, %d workers, %d runs", len(x.symbols.table), len(x.byAgent), len(x.holders), x.ordered.Len())
+	if len(x.byID)+len(x.counts)+len(x.held)+x.ordered.Len() != 0 {
+		t.Errorf("an emptied index keeps %d runs, %d counts, %d workers, %d places", len(x.byID), len(x.counts), len(x.held), x.ordered.Len())
 	}
 }
 
@@ -130,12 +124,13 @@ func compare(t *testing.T, x *index, m model, q contracts.ListRequest, page int)
 	seen := make(map[uuid.UUID]bool)
 	var latest time.Time
 	for from, more := newest(), true; more; {
-		var ids []uuid.UUID
+		var ids []string
 		ids, from, more = x.find(q, from, page)
 		if more && len(ids) != page {
 			t.Fatalf("%+v: a page of %d, with more to come, want %d", q, len(ids), page)
 		}
 		for _, id := range ids {
+			id := uuid.MustParse(id)
 			s, ok := m[id]
 			if !ok || !m.matches(q, s) || seen[id] || !latest.IsZero() && s.CreatedAt.After(latest) {
 				t.Fatalf("%+v: run %s (%+v) should not be here; seen %v", q, id, s, seen[id])

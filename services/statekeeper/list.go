@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -25,13 +24,13 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 	response := contracts.ListResponse{Runs: []contracts.StatusRecord{}}
 	for {
 		ids, last, more := x.find(q, from, q.Limit-len(response.Runs))
-		found, err := a.records.page(ctx, texts(ids))
+		found, err := a.records.page(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
-			there, ok := found[id.String()]
-			if !ok || !shows(q, there.rec) {
+			there := found[id]
+			if there.rec.RunID == "" || len(q.Status) > 0 && !slices.Contains(q.Status, there.rec.Status) {
 				continue // gone, or moved on a moment ago
 			}
 			if room -= there.size + 1; room < 0 && len(response.Runs) > 0 {
@@ -53,20 +52,6 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 	}
 }
 
-// shows reports whether a record still matches those filters that a run's
-// progress can change.
-func shows(q contracts.ListRequest, rec contracts.StatusRecord) bool {
-	return len(q.Status) == 0 || slices.Contains(q.Status, rec.Status)
-}
-
-func texts(ids []uuid.UUID) []string {
-	out := make([]string, len(ids))
-	for i, id := range ids {
-		out[i] = id.String()
-	}
-	return out
-}
-
 // decodeList reads and judges a request, with the limit filled in.
 func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults) {
 	var q contracts.ListRequest
@@ -79,7 +64,7 @@ func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults)
 	}
 	for i, s := range q.Status {
 		if !s.Valid() {
-			fault(fmt.Sprintf("status[%d]", i), "must be one of %s, not %q", statusNames(), short(string(s)))
+			fault(fmt.Sprintf("status[%d]", i), "must be one of %v, not %q", contracts.Statuses(), short(string(s)))
 		}
 	}
 	if q.AgentKey != "" {
@@ -101,13 +86,4 @@ func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults)
 		}
 	}
 	return q, from, f
-}
-
-func statusNames() string {
-	all := contracts.Statuses()
-	out := make([]string, len(all))
-	for i, s := range all {
-		out[i] = string(s)
-	}
-	return strings.Join(out, ", ")
 }

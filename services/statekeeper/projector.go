@@ -4,34 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
-	"longhaul/pkg/runlog"
 )
 
 // projector consumes RUNS_LOG and writes status records. run is called by one
 // goroutine; acting and counters may be used by others.
 type projector struct {
+	folding
 	js      jetstream.JetStream
-	log     *runlog.Log
 	records *records
-	logger  *slog.Logger
 	window  time.Duration
-	live    int
+	live    int // records of unfinished runs that are kept in memory
 	// consumer and group name the durable consumer and its priority group; a
 	// consumer without one has group "".
 	consumer, group string
 
-	cons     jetstream.Consumer // kept over sessions, for it knows the pin; run's own
-	pin      atomic.Value       // string: the pin of the last message delivered
-	counters counters
+	cons jetstream.Consumer // kept over sessions, for it knows the pin; run's own
+	pin  atomic.Value       // string: the pin of the last message delivered
 }
 
 // counters are what the projector has done since the start.
@@ -43,104 +38,59 @@ type counters struct {
 	Poison    atomic.Int64 // events that could not be decoded
 }
 
-func newProjector(js jetstream.JetStream, log *runlog.Log, records *records, cfg Config) *projector {
-	return &projector{
-		js: js, log: log, records: records, logger: cfg.Logger, window: cfg.Window, live: cfg.LiveRuns,
-		consumer: contracts.ConsumerProjector, group: jsutil.ProjectorGroup,
-	}
-}
-
 const (
-	// pullExpiry must stay well below the consumer's PinnedTTL: it is the pull
-	// requests that keep the pin.
-	pullExpiry = time.Second
-	// pullMessages bounds what is delivered and not yet looked at.
-	pullMessages = 1000
+	// liveRuns bounds the records kept in memory, about 1 KB each. Above it
+	// records are read again.
+	liveRuns = 100_000
 	// finishWait bounds the writes and the farewell of an instance that stops.
 	finishWait = 2 * time.Second
 )
 
-// run consumes until ctx ends, the connection is renewed or something fails.
-// Whatever it held is then in the log and, unacknowledged, with the consumer.
-func (p *projector) run(ctx context.Context) error {
-	nc := p.js.Conn()
-	renewed := nc.StatusChanged(nats.CONNECTED)
-	defer nc.RemoveStatusListener(renewed)
-	if err := jsutil.WaitConnected(ctx, nc); err != nil {
-		return err
+func newProjector(js jetstream.JetStream, f folding, window time.Duration) *projector {
+	return &projector{
+		folding: f, js: js, records: &records{js: js}, window: window, live: liveRuns,
+		consumer: contracts.ConsumerProjector, group: jsutil.ProjectorGroup,
 	}
+}
+
+// run consumes until ctx ends or something fails. Whatever it held is then in
+// the log and, unacknowledged, with the consumer.
+func (p *projector) run(ctx context.Context) error {
 	if err := p.lookup(ctx); err != nil {
 		return err
 	}
-	deliveries := make(chan jetstream.Msg)
-	failed := make(chan error, 1)
-	stop := make(chan struct{})
-	opts := []jetstream.PullConsumeOpt{
-		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullExpiry / 2), jetstream.PullMaxMessages(pullMessages),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-			if err = p.serious(err); err == nil {
-				return
-			}
-			select {
-			case failed <- err:
-			default:
-			}
-		}),
-	}
+	var opts []jetstream.PullConsumeOpt
 	if p.group != "" {
 		opts = append(opts, jetstream.PullPriorityGroup(p.group))
 	}
-	consuming, err := p.cons.Consume(func(m jetstream.Msg) {
+	deliveries := make(chan jetstream.Msg)
+	deliver := func(ctx context.Context, m jetstream.Msg) error {
 		select {
 		case deliveries <- m:
-		case <-stop: // not acknowledged: whoever is active next gets it
+		case <-ctx.Done(): // not acknowledged: whoever is active next gets it
 		}
-	}, opts...)
-	if err != nil {
-		return fmt.Errorf("consume %s: %w", p.consumer, jsutil.Translate(err))
-	}
-	s := newSession(p)
-	err = s.loop(ctx, deliveries, renewed, failed)
-	close(stop)
-	consuming.Stop()
-	<-consuming.Closed()
-	s.close()
-	if ctx.Err() != nil {
-		p.unpin(context.WithoutCancel(ctx))
 		return nil
+	}
+	s := session{projector: p, entries: make(map[string]*entry)}
+	err := consume(ctx, p.cons, deliver, func(ctx context.Context) error { return s.loop(ctx, deliveries) }, opts...)
+	if stopped(ctx) {
+		p.unpin(context.WithoutCancel(ctx))
 	}
 	return err
 }
 
+// stopped reports whether ctx has ended because the service shall.
+func stopped(ctx context.Context) bool { return errors.Is(context.Cause(ctx), context.Canceled) }
+
 // lookup finds the consumer. The handle is kept, unless the consumer has gone.
-func (p *projector) lookup(ctx context.Context) error {
-	if p.cons != nil {
-		_, err := p.cons.Info(ctx)
-		if err == nil {
-			return nil
-		}
+func (p *projector) lookup(ctx context.Context) (err error) {
+	if p.cons == nil {
+		p.cons, err = p.js.Consumer(ctx, contracts.StreamLog, p.consumer)
+	} else if _, err = p.cons.Info(ctx); err != nil {
 		p.cons = nil
-		if err = jsutil.Translate(err); !errors.Is(err, jsutil.ErrNoTopology) {
-			return fmt.Errorf("look consumer %s up: %w", p.consumer, err)
-		}
 	}
-	cons, err := p.js.Consumer(ctx, contracts.StreamLog, p.consumer)
 	if err != nil {
 		return fmt.Errorf("look consumer %s up: %w", p.consumer, jsutil.Translate(err))
-	}
-	p.cons = cons
-	return nil
-}
-
-// serious returns those errors of the client's consumer after which consuming
-// begins anew; the others it deals with itself.
-func (p *projector) serious(err error) error {
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, jetstream.ErrConsumerNotFound):
-		return fmt.Errorf("consume %s: %w: %w", p.consumer, jsutil.ErrNoTopology, err)
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoHeartbeat),
-		errors.Is(err, jetstream.ErrBadRequest), errors.Is(err, jetstream.ErrConnectionClosed):
-		return fmt.Errorf("consume %s: %w", p.consumer, jsutil.Translate(err))
 	}
 	return nil
 }
@@ -150,11 +100,13 @@ func (p *projector) serious(err error) error {
 // went on.
 func (p *projector) acting(ctx context.Context) (bool, error) {
 	pinned, err := p.pinned(ctx)
-	if err != nil {
-		return false, err
-	}
-	mine, _ := p.pin.Load().(string)
-	return pinned == "" || pinned == mine, nil
+	return err == nil && (pinned == "" || pinned == p.lastPin()), err
+}
+
+// lastPin is the pin that this instance had last, "" if it never had one.
+func (p *projector) lastPin() string {
+	pin, _ := p.pin.Load().(string)
+	return pin
 }
 
 // pinned asks the broker whose turn it is: the pin of the active instance, ""
@@ -174,14 +126,10 @@ func (p *projector) pinned(ctx context.Context) (string, error) {
 
 // unpin hands over: a standby need not wait for the pin to run out.
 func (p *projector) unpin(ctx context.Context) {
-	mine, _ := p.pin.Load().(string)
-	if mine == "" || p.group == "" {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, finishWait)
 	defer cancel()
 	pinned, err := p.pinned(ctx)
-	if err == nil && pinned == mine {
+	if err == nil && pinned != "" && pinned == p.lastPin() {
 		var stream jetstream.Stream
 		if stream, err = p.js.Stream(ctx, contracts.StreamLog); err == nil {
 			err = stream.UnpinConsumer(ctx, p.consumer, p.group)
@@ -189,13 +137,5 @@ func (p *projector) unpin(ctx context.Context) {
 	}
 	if err != nil {
 		p.logger.Info("could not hand the projection over, the next one waits for the pin to run out", "error", err)
-	}
-}
-
-// snapshot returns the counters by name.
-func (c *counters) snapshot() map[string]int64 {
-	return map[string]int64{
-		"events": c.Events.Load(), "writes": c.Writes.Load(), "conflicts": c.Conflicts.Load(),
-		"rebuilt": c.Rebuilt.Load(), "poison": c.Poison.Load(),
 	}
 }

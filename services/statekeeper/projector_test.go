@@ -294,7 +294,7 @@ func racer(t *testing.T, b *jstest.Broker, name string) *projector {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p := newProjector(js, runlog.New(js), &records{js: js}, Config{Logger: testLogger(t)}.withDefaults())
+	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t)}, Config{}.withDefaults().Window)
 	p.consumer, p.group = name, ""
 	return p
 }

@@ -1,8 +1,13 @@
 package statekeeper
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
 	"math"
+	"slices"
 	"time"
+	"unique"
 
 	"github.com/google/uuid"
 
@@ -17,13 +22,7 @@ type position struct {
 }
 
 // newest is the position before every run.
-func newest() position {
-	p := position{created: math.MaxInt64}
-	for i := range p.id {
-		p.id[i] = 0xff
-	}
-	return p
-}
+func newest() position { return position{math.MaxInt64, uuid.Max} }
 
 // scanChunk is how many runs are looked at under one hold of the lock, so that
 // a search for something rare among millions does not hold up the feed.
@@ -33,37 +32,35 @@ const scanChunk = 20_000
 // position from. Creation times are from q.CreatedAfter, inclusive, to
 // q.CreatedBefore, exclusive. last is the position of the last one looked at; more says
 // that there are runs behind it.
-func (x *index) find(q contracts.ListRequest, from position, limit int) (ids []uuid.UUID, last position, more bool) {
+func (x *index) find(q contracts.ListRequest, from position, limit int) (ids []string, last position, more bool) {
 	if before := q.CreatedBefore; !before.IsZero() && before.UnixNano() < from.created {
 		from = position{created: before.UnixNano()}
 	}
 	last = from
+	match := matcher(q)
 	for {
-		var seen int
-		seen, more = 0, false
+		seen := 0
+		more = false
 		x.mu.RLock()
-		match, possible := x.compile(q)
-		if possible {
-			pivot := &indexed{created: last.created, id: last.id}
-			x.ordered.Descend(pivot, func(r *indexed) bool {
-				if r.created == last.created && r.id == last.id {
-					return true
-				}
-				if q.CreatedAfter.After(time.Unix(0, r.created)) {
-					return false
-				}
-				if len(ids) == limit || seen == scanChunk {
-					more = true
-					return false
-				}
-				seen++
-				last = position{r.created, r.id}
-				if match(r) {
-					ids = append(ids, r.id)
-				}
+		x.ordered.Descend(&indexed{created: last.created, id: last.id}, func(r *indexed) bool {
+			at := position{r.created, r.id}
+			if at == last {
 				return true
-			})
-		}
+			}
+			if q.CreatedAfter.After(time.Unix(0, r.created)) {
+				return false
+			}
+			if len(ids) == limit || seen == scanChunk {
+				more = true
+				return false
+			}
+			seen++
+			last = at
+			if match(r) {
+				ids = append(ids, r.id.String())
+			}
+			return true
+		})
 		x.mu.RUnlock()
 		if !more || len(ids) == limit {
 			return ids, last, more
@@ -71,48 +68,46 @@ func (x *index) find(q contracts.ListRequest, from position, limit int) (ids []u
 	}
 }
 
-// compile turns the filters of q into a test; possible is false if one asks
-// for a string that no run has. The index's lock must be held while the test is used.
-func (x *index) compile(q contracts.ListRequest) (match func(*indexed) bool, possible bool) {
-	var wanted [statusCount]bool
-	for _, s := range q.Status {
-		if code, ok := codeOf(s); ok {
-			wanted[code] = true
-		}
+// matcher turns the filters of q into a test.
+func matcher(q contracts.ListRequest) func(*indexed) bool {
+	statuses := make([]text, len(q.Status))
+	for i, s := range q.Status {
+		statuses[i] = unique.Make(string(s))
 	}
-	possible = true
-	look := func(text string) *symbol {
-		if text == "" {
-			return nil
-		}
-		s, ok := x.symbols.find(text)
-		possible = possible && ok
-		return s
-	}
-	agent, conv := look(q.AgentKey), look(q.ConversationID)
-	tags := make([]tag, 0, len(q.Metadata))
-	for k, v := range q.Metadata {
-		tags = append(tags, tag{look(k), look(v)})
-	}
+	agent, conv, meta := unique.Make(q.AgentKey), unique.Make(q.ConversationID), tags(q.Metadata)
 	return func(r *indexed) bool {
-		return (len(q.Status) == 0 || wanted[r.status]) && (agent == nil || r.agent == agent) &&
-			(conv == nil || r.conv == conv) && r.has(tags)
-	}, possible
-}
-
-// has reports whether the run has all the tags.
-func (r *indexed) has(tags []tag) bool {
-	for _, t := range tags {
-		found := false
-		for _, have := range r.meta {
-			if have == t {
-				found = true
-				break
-			}
-		}
-		if !found {
+		if len(statuses) > 0 && !slices.Contains(statuses, r.status) || q.AgentKey != "" && r.agent != agent ||
+			q.ConversationID != "" && r.conv != conv {
 			return false
 		}
+		for _, t := range meta {
+			if !slices.Contains(r.meta, t) {
+				return false
+			}
+		}
+		return true
 	}
-	return true
+}
+
+// A cursor is the position of the last run that a page looked at, so that runs
+// which come or go meanwhile shift nothing. To callers it is opaque.
+//
+// Form: base64url of version 1, creation time (8 bytes, big endian, UnixNano), run id (16).
+const (
+	cursorVersion = 1
+	cursorLength  = 1 + 8 + 16
+)
+
+func (p position) cursor() string {
+	b := binary.BigEndian.AppendUint64([]byte{cursorVersion}, uint64(p.created))
+	return base64.RawURLEncoding.EncodeToString(append(b, p.id[:]...))
+}
+
+// parseCursor is the inverse of cursor.
+func parseCursor(s string) (position, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) != cursorLength || b[0] != cursorVersion {
+		return position{}, errors.New("must be the cursor of the page before, unchanged, or be left out for the first page")
+	}
+	return position{int64(binary.BigEndian.Uint64(b[1:9])), uuid.UUID(b[9:])}, nil
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,75 +22,59 @@ type records struct {
 	js jetstream.JetStream
 }
 
-// stored is a run's record as it stands in the bucket.
+// stored is what stands in the bucket for a run.
 type stored struct {
+	// rec is zero where there is no record: nothing, a deletion marker, or bytes
+	// that are no record of this run.
 	rec contracts.StatusRecord
 	// revision is what the next write of the key is compared with; 0 where no
 	// message stands on it.
 	revision uint64
-	// size is that of rec as JSON, in bytes.
+	// size is that of the message's body, in bytes.
 	size int
-	// valid is false where there is no record: nothing, a deletion marker, or
-	// bytes that are no record of this run.
-	valid bool
 }
 
-// get reads one record. That there is none is no error.
+// get reads one record, from any replica. That there is none is no error.
 func (r *records) get(ctx context.Context, runID string) (stored, error) {
-	m, err := getLast(ctx, r.js.Conn(), contracts.StreamRuns, statusSubject(runID))
+	m, err := jsutil.GetLast(ctx, r.js.Conn(), contracts.StreamRuns, statusSubject(runID))
 	switch {
 	case errors.Is(err, jsutil.ErrNotFound):
 		return stored{}, nil
 	case err != nil:
 		return stored{}, fmt.Errorf("read the status record of run %s: %w", runID, err)
 	}
-	return decodeStored(runID, m), nil
+	return decodeStored(m), nil
 }
 
-// page reads the records of many runs, at most contracts.MaxListLimit, with as
-// few requests as the broker allows. Runs without a record are left out.
+// page reads the records of some runs, at most contracts.MaxListLimit, with as
+// few requests as the broker allows.
 func (r *records) page(ctx context.Context, runIDs []string) (map[string]stored, error) {
 	found := make(map[string]stored, len(runIDs))
-	left := make([]string, len(runIDs))
-	for i, id := range runIDs {
-		left[i] = statusSubject(id)
+	var subjects []string
+	for _, id := range runIDs {
+		subjects = append(subjects, statusSubject(id))
 	}
-	prefix := len(allStatusSubjects()) - 1
-	for len(left) > 0 {
-		got, more, err := getBatch(ctx, r.js.Conn(), contracts.StreamRuns, getRequest{MultiLast: left})
+	for more := len(subjects) > 0; more; {
+		var got []jsutil.Stored
+		var err error
+		got, more, err = jsutil.GetBatch(ctx, r.js.Conn(), contracts.StreamRuns, jsutil.GetRequest{MultiLast: subjects})
 		if err != nil {
-			return nil, fmt.Errorf("read %d status records: %w", len(left), err)
+			return nil, fmt.Errorf("read %d status records: %w", len(subjects), err)
 		}
-		answered := make(map[string]bool, len(got))
 		for _, m := range got {
-			answered[m.subject] = true
-			id := m.subject[prefix:]
-			if s := decodeStored(id, m); s.valid {
-				found[id] = s
-			}
+			found[runIDOf(m.Subject)] = decodeStored(m)
 		}
-		if !more || len(got) == 0 {
-			break
-		}
-		rest := left[:0]
-		for _, subject := range left {
-			if !answered[subject] {
-				rest = append(rest, subject)
-			}
-		}
-		left = rest
+		subjects = slices.DeleteFunc(subjects, func(s string) bool { _, ok := found[runIDOf(s)]; return ok })
 	}
 	return found, nil
 }
 
-func decodeStored(runID string, m rawMsg) stored {
-	s := stored{revision: m.sequence, size: len(m.data)}
-	if m.header.Get(kvOperation) != "" || json.Unmarshal(m.data, &s.rec) != nil ||
-		s.rec.RunID != runID || s.rec.Seq == 0 || s.rec.LogSequence == 0 || !s.rec.Status.Valid() {
+func decodeStored(m jsutil.Stored) stored {
+	s := stored{revision: m.Sequence, size: len(m.Data)}
+	if m.Header.Get(kvOperation) != "" || json.Unmarshal(m.Data, &s.rec) != nil || s.rec.RunID != runIDOf(m.Subject) ||
+		s.rec.Seq == 0 || s.rec.LogSequence == 0 || !s.rec.Status.Valid() {
 		s.rec = contracts.StatusRecord{}
-		return s
 	}
-	s.valid = true
 	return s
 }
 
@@ -119,3 +105,8 @@ func statusSubject(runID string) string {
 
 // allStatusSubjects matches every run's record.
 func allStatusSubjects() string { return contracts.KVSubject(contracts.BucketRuns, "status.*") }
+
+// runIDOf is the inverse of statusSubject.
+func runIDOf(subject string) string {
+	return strings.TrimPrefix(subject, strings.TrimSuffix(allStatusSubjects(), "*"))
+}

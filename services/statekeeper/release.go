@@ -5,39 +5,37 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
-	"longhaul/pkg/runlog"
 )
 
-// release gives back the leases of all runs that a dead worker holds, each
-// once per epoch: given says which were. The log is asked about every one, for
-// the index may lag; that also paces it, to some thousand a second.
-func (w *watchdog) release(ctx context.Context, logger *slog.Logger, workerID string, given map[heldRun]bool) {
-	x := w.feed.current()
-	if x == nil {
-		return
-	}
-	count := 0
-	connected := w.connected.Load()
-	for _, run := range x.heldBy(workerID) {
-		if given[run] {
+// maxRelease bounds the leases of a worker that are given back in one round of
+// pings, so that it does not hold the other workers' pings up.
+const maxRelease = 1000
+
+// release gives back the leases of the runs that a dead worker holds, each once
+// per run.started. The log is asked about every one, for the index may lag;
+// that also paces it, to some thousand a second.
+func (w *watchdog) release(ctx context.Context, worker *watched, reconnects uint64) {
+	logger := w.logger.With("worker_id", worker.id)
+	looked, count := 0, 0
+	for _, run := range w.feed.current().heldBy(worker.id) {
+		if worker.given[run] {
 			continue
 		}
-		if ctx.Err() != nil || w.connected.Load() != connected {
-			return
+		if looked++; looked > maxRelease || ctx.Err() != nil || !w.stands(reconnects) {
+			break
 		}
-		done, err := w.releaseRun(ctx, workerID, run)
+		done, err := w.releaseRun(ctx, worker.id, run)
 		if errors.Is(err, jsutil.ErrUnavailable) {
 			logger.Warn("cannot look at the runs of a dead worker, trying again", "run_id", run.runID, "error", err)
-			return
+			break
 		}
 		if err != nil {
 			logger.Error("cannot give a dead worker's lease back, it will run out", "run_id", run.runID, "error", err)
 		}
-		given[run] = true
+		worker.given[run] = true
 		if done {
 			count++
 		}
@@ -49,54 +47,29 @@ func (w *watchdog) release(ctx context.Context, logger *slog.Logger, workerID st
 }
 
 // releaseRun gives back the lease of one run, if the log says that the worker
-// holds it still.
+// holds it still. Nobody keeps the lease tokens at hand: they are needed only
+// when a worker dies.
 func (w *watchdog) releaseRun(ctx context.Context, workerID string, run heldRun) (bool, error) {
 	last, err := w.log.Last(ctx, run.runID)
 	if errors.Is(err, jsutil.ErrNotFound) {
 		return false, nil
 	}
+	if err != nil || !last.Status.Held() || last.WorkerID != workerID {
+		return false, err
+	}
+	started, err := w.log.Next(ctx, run.runID, run.started)
 	if err != nil {
 		return false, err
 	}
-	if !last.Status.Held() || last.WorkerID != workerID {
-		return false, nil
-	}
-	token, err := w.leaseToken(ctx, last)
-	if err != nil || token == "" {
-		return false, err
-	}
-	if err := jsutil.ReleaseToken(w.nc, token); err != nil {
-		return false, err
-	}
-	return true, nil
-}
-
-// leaseToken finds the run.started of the epoch of last, and the lease token in
-// it. Nobody keeps the tokens at hand: they are needed only when a worker dies.
-func (w *watchdog) leaseToken(ctx context.Context, last runlog.Entry) (string, error) {
-	started := last
-	if last.Type != contracts.TypeStarted {
-		for e, err := range w.log.Read(ctx, last.RunID, 1) {
-			switch {
-			case errors.Is(err, runlog.ErrMalformed), errors.Is(err, runlog.ErrGap):
-				continue
-			case err != nil:
-				return "", err
-			}
-			if e.Type == contracts.TypeStarted {
-				started = e
-			}
-			if e.Epoch == last.Epoch {
-				break
-			}
-		}
-	}
 	if started.Type != contracts.TypeStarted || started.Epoch != last.Epoch {
-		return "", fmt.Errorf("the log holds no run.started of epoch %d", last.Epoch)
+		return false, nil // the index lags: the run has begun again
 	}
 	var payload contracts.Started
 	if err := json.Unmarshal(started.Payload, &payload); err != nil {
-		return "", fmt.Errorf("decode the payload of run.started of epoch %d: %w", last.Epoch, err)
+		return false, fmt.Errorf("decode the payload of run.started of epoch %d: %w", last.Epoch, err)
 	}
-	return payload.LeaseToken, nil
+	if payload.LeaseToken == "" {
+		return false, nil
+	}
+	return true, jsutil.ReleaseToken(w.nc, payload.LeaseToken)
 }

@@ -4,20 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
 )
 
 const (
 	// maxFlights bounds the writes under way.
-	maxFlights = 512
-	// maxUnconfirmed bounds the events that were folded and wait for their write.
-	maxUnconfirmed = 16 << 10
+	maxFlights = 1000
+	// maxPending bounds the events that were delivered and wait to be acknowledged.
+	maxPending = 16 << 10
 	// quietWindow is the window of events that leave the status as it is: an
 	// agent's own, heartbeats, checkpoints. A run that streams text would cost
 	// fifty writes a second otherwise.
@@ -26,143 +27,64 @@ const (
 
 // session is one turn of the projector: from the start of consuming to its end
 // or the first error. It starts with nothing, which is always right: what was
-// not acknowledged is delivered again. All of it belongs to the goroutine of
-// loop, but for flights and results, which writer works on.
+// not acknowledged is delivered again. All of it belongs to one goroutine, that
+// of loop, which by turns folds what comes and writes what is due.
 type session struct {
 	*projector
-	cache *cache
-	// next is the stream sequence that is expected now; 0 before the first.
-	next uint64
-	// unconfirmed are the events in the order of the log; the front ones are
-	// acknowledged as soon as their records are stored.
-	unconfirmed fifo[folded]
-	acked       uint64        // the last stream sequence that may be acknowledged
-	toAck       jetstream.Msg // its delivery, until it is acknowledged; may be nil
-	ackedAt     time.Time
-	seenPin     string
-	// soon and quiet are the times at which entries fall due. An item counts
-	// only if its entry is dirty and due at that very time.
-	soon, quiet fifo[appointment]
-	ready       fifo[*entry] // due, waiting for room in flight
-	aloft       int          // writes under way
-
-	flights chan flight
-	results chan landing
-	done    chan struct{} // closed when nobody takes results any more
-	ended   chan struct{} // closed when writer has ended
+	entries map[string]*entry // by run, of unfinished runs
+	unsaved []*entry          // those that are not stored as they are
+	pending []delivery        // not acknowledged, in the order they came
+	next    uint64            // the stream sequence that is expected now; 0 before the first
 }
 
-type folded struct {
-	sequence uint64
-	entry    *entry        // nil if the event was skipped
-	msg      jetstream.Msg // nil if it was read, not delivered
-}
-
-type appointment struct {
-	entry *entry
-	at    time.Time
-}
-
-type flight struct {
-	entry  *entry
-	future jetstream.PubAckFuture
-}
-
-type landing struct {
-	entry    *entry
+// entry is what the session knows of one run.
+type entry struct {
+	rec contracts.StatusRecord
+	// revision is that of the stored record, which the next write is compared with.
 	revision uint64
-	err      error
+	// first is the log sequence of the first event in rec that is not stored; 0
+	// if rec is stored as it is.
+	first uint64
+	// due is when an entry that is not stored shall be.
+	due time.Time
 }
 
-func newSession(p *projector) *session {
-	s := &session{
-		projector: p, cache: newCache(p.live),
-		flights: make(chan flight, maxFlights), results: make(chan landing, maxFlights),
-		done: make(chan struct{}), ended: make(chan struct{}),
-	}
-	go s.writer()
-	return s
+// delivery is the part of a delivered message that is kept: events may be large.
+type delivery struct {
+	sequence uint64
+	ack      string
 }
 
-// close ends the writer and waits for it.
-func (s *session) close() {
-	close(s.done)
-	close(s.flights)
-	<-s.ended
-}
-
-// writer waits for the broker's answers, in the order of the writes.
-func (s *session) writer() {
-	defer close(s.ended)
-	for f := range s.flights {
-		l := landing{entry: f.entry}
-		select {
-		case ack := <-f.future.Ok():
-			l.revision = ack.Sequence
-		case err := <-f.future.Err():
-			l.err = jsutil.Translate(err)
-		case <-s.done:
-			return
-		}
-		s.results <- l // has room for every flight
-	}
-}
-
-// loop folds and writes until something ends it. On the end of ctx it still
-// writes and acknowledges what it has folded.
-func (s *session) loop(ctx context.Context, deliveries <-chan jetstream.Msg, renewed <-chan nats.Status, failed <-chan error) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+// loop folds and writes until ctx ends or something fails. When the service is
+// stopped it still writes and acknowledges what it has folded.
+func (s *session) loop(ctx context.Context, deliveries <-chan jetstream.Msg) error {
+	var beat <-chan time.Time
 	for {
-		now := time.Now()
-		next, err := s.write(now)
-		if err != nil {
-			return err
+		if beat == nil && len(s.unsaved)+len(s.pending) > 0 {
+			beat = time.After(s.window / 3)
 		}
-		s.confirm()
-		timer.Reset(min(next, s.acknowledge(now)))
 		in := deliveries
-		if s.unconfirmed.len() >= maxUnconfirmed {
+		if len(s.pending) >= maxPending {
 			in = nil
 		}
+		var err error
 		select {
 		case m := <-in:
 			err = s.receive(ctx, m)
-		case l := <-s.results:
-			err = s.landed(ctx, l)
-		case <-timer.C:
-		case <-renewed:
-			err = errReconnected
-		case err = <-failed:
+		case <-beat:
+			beat = nil
+			err = s.settle(ctx, time.Now())
 		case <-ctx.Done():
-			return s.finish(context.WithoutCancel(ctx))
+			err = context.Cause(ctx)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case stopped(ctx):
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
+			defer cancel()
+			return s.settle(ctx, time.Now().Add(quietWindow))
+		default:
 			return err
-		}
-	}
-}
-
-// finish writes what is folded and waits for it.
-func (s *session) finish(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, finishWait)
-	defer cancel()
-	for {
-		if _, err := s.write(time.Now().Add(2 * quietWindow)); err != nil {
-			return err
-		}
-		s.confirm()
-		if s.aloft == 0 && s.ready.len() == 0 {
-			s.acknowledge(time.Now().Add(time.Hour))
-			return nil
-		}
-		select {
-		case l := <-s.results:
-			if err := s.landed(ctx, l); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("write the last status records: %w", context.Cause(ctx))
 		}
 	}
 }
@@ -175,24 +97,24 @@ func (s *session) receive(ctx context.Context, m jetstream.Msg) error {
 	if err != nil {
 		return fmt.Errorf("read a delivery of %s: %w", s.consumer, err)
 	}
-	if pin := m.Headers().Get("Nats-Pin-Id"); pin != s.seenPin {
-		s.seenPin = pin
+	if pin := m.Headers().Get("Nats-Pin-Id"); pin != s.lastPin() {
 		s.pin.Store(pin)
 	}
 	sequence := meta.Sequence.Stream
-	if s.next != 0 && sequence < s.next { // again
-		if sequence <= s.acked && s.toAck == nil { // the acknowledgement was lost
-			s.toAck = m
+	if s.next == 0 || sequence >= s.next { // else it comes again, for want of an acknowledgement
+		if s.next != sequence {
+			if err := s.fill(ctx, sequence); err != nil {
+				return err
+			}
 		}
-		return nil
-	}
-	if sequence != s.next {
-		if err := s.fill(ctx, sequence); err != nil {
+		e, err := runlog.Decode(m.Subject(), sequence, m.Data())
+		if err := s.fold(ctx, e, err); err != nil {
 			return err
 		}
+		s.next = sequence + 1
 	}
-	s.next = sequence + 1
-	return s.fold(ctx, m.Subject(), m.Data(), folded{sequence: sequence, msg: m})
+	s.pending = append(s.pending, delivery{sequence, m.Reply()})
+	return nil
 }
 
 // fill folds the stored events before sequence that the consumer still waits
@@ -202,82 +124,203 @@ func (s *session) fill(ctx context.Context, sequence uint64) error {
 	if err != nil {
 		return fmt.Errorf("ask for the ack floor of %s: %w", s.consumer, jsutil.Translate(err))
 	}
-	for from := max(s.next, info.AckFloor.Stream+1); from < sequence; {
-		got, _, err := getBatch(ctx, s.js.Conn(), contracts.StreamLog,
-			getRequest{Seq: from, NextFor: contracts.SubjectAllEvents, Batch: min(256, int(sequence-from)), MaxBytes: 1 << 20})
-		if err != nil {
-			return fmt.Errorf("read the log from sequence %d: %w", from, err)
-		}
-		if len(got) == 0 {
+	from := max(s.next, info.AckFloor.Stream+1)
+	if from >= sequence {
+		return nil
+	}
+	for e, err := range s.log.Scan(ctx, "", from) {
+		if e.Sequence >= sequence {
 			return nil
 		}
-		for _, m := range got {
-			if m.sequence >= sequence {
-				return nil
-			}
-			if err := s.fold(ctx, m.subject, m.data, folded{sequence: m.sequence}); err != nil {
-				return err
-			}
-			from = m.sequence + 1
+		if err := s.fold(ctx, e, err); err != nil {
+			return err
 		}
 	}
-	return nil
+	// What was delivered is in the stream: a replica answered that lags.
+	return fmt.Errorf("%w: the log does not show what was delivered, sequence %d", jsutil.ErrUnavailable, sequence)
 }
 
-// fold folds one event into its run's record, and sees to it that this is written.
-func (s *session) fold(ctx context.Context, subject string, data []byte, f folded) error {
-	runID, err := contracts.RunIDOfSubject(subject)
-	var e contracts.Event
-	if err == nil {
-		e, err = contracts.DecodeEvent(data)
-	}
-	if err == nil && e.RunID != runID {
-		err = fmt.Errorf("event of run %q on subject %s", e.RunID, subject)
-	}
-	if err == nil && e.Seq == 0 {
-		err = errors.New("event with seq 0")
+// fold folds an event into its run's record, and sees to it that this is
+// written. err is what came of reading the event.
+func (s *session) fold(ctx context.Context, e runlog.Entry, err error) error {
+	if errors.Is(err, runlog.ErrMalformed) {
+		s.counters.Poison.Add(1)
+		s.logger.Error("skipping an event that cannot be decoded", "error", err)
+		return nil
 	}
 	if err != nil {
-		s.counters.Poison.Add(1)
-		s.logger.Error("skipping an event that cannot be decoded", "subject", subject, "log_sequence", f.sequence, "error", err)
-		s.unconfirmed.push(f)
-		return nil
-	}
-	if f.entry, err = s.prior(ctx, e, f.sequence); err != nil {
 		return err
 	}
-	s.unconfirmed.push(f)
-	if f.entry.rec.Seq >= e.Seq { // the stored record, or the one about to be, has it
-		if !f.entry.dirty && f.entry.flight == 0 {
-			s.cache.rest(f.entry)
-		}
-		return nil
+	ent, err := s.entry(ctx, e)
+	if err != nil || ent.rec.Seq >= e.Seq { // the stored record, or the one about to be, has it
+		return err
 	}
-	before := f.entry.rec.Status
-	f.entry.rec = s.project(f.entry.rec, e, f.sequence)
+	before := ent.rec.Status
+	ent.rec = s.project(ent.rec, e)
 	s.counters.Events.Add(1)
-	s.changed(f.entry, e.Type, before, time.Now())
+	due := time.Now()
+	switch quiet := !e.Type.Reserved() || e.Type == contracts.TypeHeartbeat || e.Type == contracts.TypeCheckpoint; {
+	case e.Type.Terminal(): // at once, for nothing is likely to follow
+	case quiet && before == ent.rec.Status:
+		due = due.Add(quietWindow)
+	default:
+		due = due.Add(s.window)
+	}
+	if ent.first == 0 {
+		ent.first, ent.due = e.Sequence, due
+		s.unsaved = append(s.unsaved, ent)
+	} else if due.Before(ent.due) {
+		ent.due = due
+	}
 	return nil
 }
 
-// changed makes an entry due after an event of the given type.
-func (s *session) changed(e *entry, t contracts.EventType, before contracts.Status, now time.Time) {
-	s.cache.busy(e)
-	quiet := before == e.rec.Status && (!t.Reserved() || t == contracts.TypeHeartbeat || t == contracts.TypeCheckpoint)
-	switch due := now.Add(s.window); {
-	case t.Terminal():
-		e.dirty, e.due = true, now
-		if e.flight == 0 {
-			s.ready.push(e)
+// entry returns what e is to be folded into: its record ends just before e, or
+// holds e already.
+func (s *session) entry(ctx context.Context, e runlog.Entry) (*entry, error) {
+	ent := s.entries[e.RunID]
+	if ent == nil {
+		ent = &entry{}
+		if e.Seq > 1 { // if there is a record before the first event, the write will show it
+			there, err := s.credible(ctx, e.RunID, e.Sequence)
+			if err != nil {
+				return nil, err
+			}
+			ent.rec, ent.revision = there.rec, there.revision
 		}
-	case !quiet && (!e.dirty || due.Before(e.due)):
-		s.appoint(e, due, &s.soon)
-	case !e.dirty:
-		s.appoint(e, now.Add(quietWindow), &s.quiet)
+		s.forget()
+		s.entries[e.RunID] = ent
+	}
+	rec, anew, err := s.carry(ctx, ent.rec, e)
+	if err != nil {
+		return nil, err
+	}
+	if anew && e.Seq > 1 {
+		s.counters.Rebuilt.Add(1)
+		s.logger.Info("rebuilt a status record from the log", "run_id", e.RunID, "seq", e.Seq)
+	}
+	ent.rec = rec
+	return ent, nil
+}
+
+// forget makes room for an entry: any that is stored may go, and be read again.
+func (s *session) forget() {
+	if len(s.entries) < s.live {
+		return
+	}
+	for id, ent := range s.entries {
+		if ent.first == 0 {
+			delete(s.entries, id)
+			return
+		}
 	}
 }
 
-func (s *session) appoint(e *entry, at time.Time, queue *fifo[appointment]) {
-	e.dirty, e.due = true, at
-	queue.push(appointment{e, at})
+// credible reads the stored record of a run, and takes one that claims to be
+// further than the log for what it is: written by hand. known is a sequence
+// that the log has.
+func (s *session) credible(ctx context.Context, runID string, known uint64) (stored, error) {
+	there, err := s.records.get(ctx, runID)
+	if err != nil || there.rec.LogSequence <= known {
+		return there, err
+	}
+	last, err := s.log.LastFromLeader(ctx, runID)
+	if err != nil && !errors.Is(err, jsutil.ErrNotFound) {
+		return there, fmt.Errorf("check the status record of run %s: %w", runID, err)
+	}
+	if beyond(there.rec, last) {
+		s.logger.Warn("status record is ahead of the log, making it anew", "run_id", runID,
+			"record_log_sequence", there.rec.LogSequence, "log_sequence", last.Sequence)
+		there.rec = contracts.StatusRecord{}
+	}
+	return there, nil
+}
+
+// settle writes the records that are due by now, all of them if too much waits
+// for its acknowledgement, and acknowledges what is stored.
+func (s *session) settle(ctx context.Context, now time.Time) error {
+	if len(s.pending) >= maxPending {
+		now = now.Add(quietWindow)
+	}
+	due := slices.DeleteFunc(slices.Clone(s.unsaved), func(ent *entry) bool { return ent.first == 0 || ent.due.After(now) })
+	for some := range slices.Chunk(due, maxFlights) {
+		if err := s.write(ctx, some); err != nil {
+			return err
+		}
+	}
+	s.unsaved = slices.DeleteFunc(s.unsaved, func(ent *entry) bool { return ent.first == 0 })
+	s.acknowledge()
+	return nil
+}
+
+// write stores the records of some entries, all at the same time.
+func (s *session) write(ctx context.Context, some []*entry) error {
+	futures := make([]jetstream.PubAckFuture, len(some))
+	for i, ent := range some {
+		var err error
+		if futures[i], err = s.records.putAsync(ent.rec, ent.revision); err != nil {
+			return err
+		}
+		s.counters.Writes.Add(1)
+	}
+	for i, ent := range some {
+		select {
+		case ack := <-futures[i].Ok():
+			ent.revision, ent.first = ack.Sequence, 0
+		case err := <-futures[i].Err():
+			if err = s.refused(ctx, ent, jsutil.Translate(err)); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("write status records: %w", context.Cause(ctx))
+		}
+		if ent.first == 0 && ent.rec.Status.Terminal() { // hardly anything follows
+			delete(s.entries, ent.rec.RunID)
+		}
+	}
+	return nil
+}
+
+// refused settles a conflict: whoever folded further has the last word.
+func (s *session) refused(ctx context.Context, ent *entry, err error) error {
+	if !errors.Is(err, jsutil.ErrConflict) {
+		return fmt.Errorf("write the status record of run %s: %w", ent.rec.RunID, err)
+	}
+	s.counters.Conflicts.Add(1)
+	there, err := s.credible(ctx, ent.rec.RunID, ent.rec.LogSequence)
+	if err != nil {
+		return err
+	}
+	ent.revision = there.revision
+	if there.rec.LogSequence >= ent.rec.LogSequence {
+		ent.rec, ent.first = there.rec, 0
+		return nil
+	}
+	// Missing, garbage or older: write over it. Not at once, for a replica that
+	// lags may have answered, and two that race should not spin.
+	ent.due = time.Now().Add(s.window)
+	return nil
+}
+
+// acknowledge acknowledges the deliveries before the first event that is not
+// stored. One acknowledgement stands for all before it.
+func (s *session) acknowledge() {
+	floor := s.next
+	for _, ent := range s.unsaved {
+		floor = min(floor, ent.first)
+	}
+	var last delivery
+	n := 0
+	for ; n < len(s.pending) && s.pending[n].sequence < floor; n++ {
+		if s.pending[n].sequence >= last.sequence { // one that came again may be older
+			last = s.pending[n]
+		}
+	}
+	if n == 0 {
+		return
+	}
+	s.pending = slices.Delete(s.pending, 0, n)
+	if err := s.js.Conn().Publish(last.ack, []byte("+ACK")); err != nil {
+		s.logger.Warn("cannot acknowledge, the events will come again", "error", jsutil.Translate(err))
+	}
 }

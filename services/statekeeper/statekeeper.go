@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -21,7 +20,6 @@ type Statekeeper struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	topology jsutil.Topology
-	ensuring sync.Mutex // one child at a time makes the topology anew
 
 	projector *projector
 	feed      *feed
@@ -40,13 +38,13 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new statekeeper: %w", err)
 	}
-	log, records := runlog.New(js), &records{js: js}
 	s := &Statekeeper{cfg: cfg, nc: nc, js: js, topology: jsutil.NewTopology(cfg.Topology)}
-	s.projector = newProjector(js, log, records, cfg)
+	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger}
+	s.projector = newProjector(js, f, cfg.Window)
 	s.feed = &feed{js: js, logger: cfg.Logger}
-	s.api = &api{nc: nc, feed: s.feed, records: records, log: log, counters: &s.projector.counters, version: cfg.Version, logger: cfg.Logger}
+	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
 	s.watchdog = &watchdog{
-		nc: nc, log: log, feed: s.feed, acting: s.projector.acting,
+		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: cfg.PingInterval, grace: cfg.TakeoverGrace, logger: cfg.Logger,
 	}
 	return s, nil
@@ -62,13 +60,14 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 	if err := jsutil.WaitTopology(ctx, s.js, s.topology, s.cfg.Logger); err != nil {
 		return s.ended(ctx, err)
 	}
-	s.cfg.Logger.Info("statekeeper started", "window", s.cfg.Window, "live_runs", s.cfg.LiveRuns,
+	s.cfg.Logger.Info("statekeeper started", "window", s.cfg.Window,
 		"ping_interval", s.cfg.PingInterval, "takeover_grace", s.cfg.TakeoverGrace, "version", s.cfg.Version)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var children sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"projector": s.projector.run, "index": s.feed.run, "api": s.api.run, "watchdog": s.watchdog.run,
+		"projector": untilRenewed(s.nc, s.projector.run), "index": untilRenewed(s.nc, s.feed.run),
+		"api": s.api.run, "watchdog": s.watchdog.run,
 	} {
 		children.Go(func() { s.supervise(ctx, cancel, name, run) })
 	}
@@ -78,62 +77,41 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 
 // ended is Run's result: an error that came of a cancelled context is none.
 func (s *Statekeeper) ended(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+	if err == nil || stopped(ctx) {
 		return nil
 	}
 	return fmt.Errorf("run statekeeper: %w", err)
 }
 
-const (
-	firstPause = 100 * time.Millisecond
-	maxPause   = 2 * time.Second
-	// steady is how long a child must have run for its next pause to be a first one.
-	steady = 10 * time.Second
-)
+// pause is between a child's failure and its next start.
+const pause = 500 * time.Millisecond
 
 // supervise runs one child again and again until ctx ends. An error is logged
-// and the child goes on; the pauses between grow while it fails at once.
+// and the child goes on, on a broker that came back empty with a new topology.
 func (s *Statekeeper) supervise(ctx context.Context, stop context.CancelCauseFunc, name string, run func(context.Context) error) {
 	logger := s.cfg.Logger.With("child", name)
-	pause := firstPause
-	for ctx.Err() == nil {
-		began := time.Now()
+	for {
 		err := run(ctx)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return
-		}
-		if s.nc.IsClosed() {
+		case s.nc.IsClosed():
 			stop(nats.ErrConnectionClosed)
 			return
-		}
-		if errors.Is(err, errReconnected) {
+		case errors.Is(err, errReconnected):
 			logger.Info("connection was renewed, starting afresh")
 			continue
 		}
-		if time.Since(began) > steady {
-			pause = firstPause
-		}
-		logger.Warn("child failed, starting it again", "error", err, "pause", pause)
+		logger.Warn("child failed, starting it again", "error", err)
 		if errors.Is(err, jsutil.ErrNoTopology) {
-			s.ensureTopology(ctx, logger)
+			err = jsutil.WaitTopology(ctx, s.js, s.topology, logger)
+			if err != nil && ctx.Err() == nil {
+				logger.Error("cannot create the topology", "error", err)
+			}
 		}
 		sleep(ctx, pause)
-		pause = min(2*pause, maxPause)
 	}
 }
-
-// ensureTopology makes what is missing on a broker that came back without it.
-func (s *Statekeeper) ensureTopology(ctx context.Context, logger *slog.Logger) {
-	s.ensuring.Lock()
-	defer s.ensuring.Unlock()
-	if err := jsutil.WaitTopology(ctx, s.js, s.topology, logger); err != nil && ctx.Err() == nil {
-		logger.Error("cannot create the topology", "error", err)
-	}
-}
-
-// errReconnected ends a child's turn after a reconnect: what it knew of the
-// broker may be void, and starting afresh is how it finds out.
-var errReconnected = errors.New("connection was renewed")
 
 // sleep waits for d or the end of ctx.
 func sleep(ctx context.Context, d time.Duration) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,124 +27,95 @@ type watchdog struct {
 	log      *runlog.Log
 	feed     *feed
 	acting   func(context.Context) (bool, error)
-	interval time.Duration // between two pings of a worker
+	interval time.Duration // between two rounds of pings
 	grace    time.Duration
 	logger   *slog.Logger
 
 	connected atomic.Int64 // UnixNano of the last connect
 	released  atomic.Int64 // leases given back
-	watches   sync.WaitGroup
 }
 
-const (
-	// roleInterval is how often the watchdog asks whether it is its turn.
-	roleInterval = time.Second
-	// releaseInterval is how often the runs of a dead worker are gone through:
-	// more may come to light while the projection catches up.
-	releaseInterval = time.Second
-)
+// watched is a worker that holds runs. A round of pings owns it.
+type watched struct {
+	id string
+	suspicion
+	given map[heldRun]bool // leases that were given back since it last answered
+}
 
-// run watches until ctx ends or the connection is renewed.
+// run pings the workers that hold runs, in rounds, until ctx ends.
 func (w *watchdog) run(ctx context.Context) error {
-	renewed := w.nc.StatusChanged(nats.CONNECTED)
-	defer w.nc.RemoveStatusListener(renewed)
-	w.connected.Store(time.Now().UnixNano())
-	watched := make(map[string]context.CancelFunc)
-	defer func() {
-		for _, stop := range watched {
-			stop()
-		}
-		w.watches.Wait()
-	}()
-	tick := time.NewTicker(w.interval)
-	defer tick.Stop()
-	var asked time.Time
-	mine := false
-	for {
-		select {
-		case <-ctx.Done():
+	workers := make(map[string]*watched)
+	for reconnects := w.nc.Stats().Reconnects; ; sleep(ctx, w.interval) {
+		if ctx.Err() != nil {
 			return nil
-		case <-renewed:
+		}
+		if now := w.nc.Stats().Reconnects; now != reconnects || w.connected.Load() == 0 {
+			reconnects = now
 			w.connected.Store(time.Now().UnixNano())
-			continue
-		case <-tick.C:
 		}
-		holders := w.holders()
-		if len(holders) > 0 && time.Since(asked) >= roleInterval {
-			asked = time.Now()
-			var err error
-			if mine, err = w.acting(ctx); err != nil {
-				w.logger.Debug("cannot tell whose turn it is to watch the workers", "error", err)
-			}
+		workers = w.holders(ctx, workers)
+		var pings sync.WaitGroup
+		for _, worker := range workers {
+			pings.Go(func() { w.look(ctx, worker, reconnects) })
 		}
-		if !mine {
-			holders = nil
-		}
-		w.adjust(ctx, watched, holders)
+		pings.Wait()
 	}
 }
 
-// holders are the workers that hold runs, as far as is known.
-func (w *watchdog) holders() map[string]bool {
+// holders are the workers to watch: those that hold runs, as far as is known,
+// if this instance is the one to act.
+func (w *watchdog) holders(ctx context.Context, before map[string]*watched) map[string]*watched {
+	workers := make(map[string]*watched)
 	x := w.feed.current()
 	if x == nil {
-		return nil
+		return workers
 	}
-	holders := make(map[string]bool)
 	for _, id := range x.workers() {
-		if contracts.CheckWorkerID(id) == nil {
-			holders[id] = true
+		if contracts.CheckWorkerID(id) != nil {
+			continue
+		}
+		if workers[id] = before[id]; workers[id] == nil {
+			workers[id] = &watched{id: id, suspicion: suspicion{grace: w.grace}, given: make(map[heldRun]bool)}
 		}
 	}
-	return holders
+	if len(workers) == 0 {
+		return workers
+	}
+	mine, err := w.acting(ctx)
+	if err != nil {
+		w.logger.Debug("cannot tell whose turn it is to watch the workers", "error", err)
+	}
+	if !mine {
+		clear(workers)
+	}
+	return workers
 }
 
-// adjust starts and ends watches so that there is one for each holder.
-func (w *watchdog) adjust(ctx context.Context, watched map[string]context.CancelFunc, holders map[string]bool) {
-	for id, stop := range watched {
-		if !holders[id] {
-			stop()
-			delete(watched, id)
-		}
+// look pings a worker, and gives its leases back if it is dead. Nothing is held
+// against it if the connection was renewed since reconnects were counted.
+func (w *watchdog) look(ctx context.Context, worker *watched, reconnects uint64) {
+	now := time.Now()
+	a := w.ping(ctx, worker.id)
+	if !w.stands(reconnects) {
+		a = unsure
 	}
-	for id := range holders {
-		if watched[id] == nil {
-			watch, stop := context.WithCancel(ctx)
-			watched[id] = stop
-			w.watches.Go(func() { w.watch(watch, id) })
-		}
+	if worker.observe(a, now, time.Unix(0, w.connected.Load())) {
+		w.release(ctx, worker, reconnects)
+	} else {
+		clear(worker.given)
 	}
 }
 
-// watch pings one worker, one ping at a time, until ctx ends.
-func (w *watchdog) watch(ctx context.Context, workerID string) {
-	logger := w.logger.With("worker_id", workerID)
-	s := suspicion{grace: w.grace}
-	given := make(map[heldRun]bool)
-	var gone time.Time             // the last time its runs were gone through
-	sleep(ctx, rand.N(w.interval)) // so that the pings spread out
-	for ctx.Err() == nil {
-		now, connected := time.Now(), w.connected.Load()
-		a := w.ping(ctx, workerID)
-		if w.connected.Load() != connected {
-			a = unsure
-		}
-		if s.observe(a, now, time.Unix(0, connected)) {
-			if time.Since(gone) >= releaseInterval {
-				gone = now
-				w.release(ctx, logger, workerID, given)
-			}
-		} else {
-			clear(given)
-		}
-		sleep(ctx, w.interval*9/10+rand.N(w.interval/5))
-	}
+// stands reports whether the connection is up, and the same as when its
+// reconnects were counted.
+func (w *watchdog) stands(reconnects uint64) bool {
+	return w.nc.IsConnected() && w.nc.Stats().Reconnects == reconnects
 }
 
 // ping asks a worker whether it lives.
 func (w *watchdog) ping(ctx context.Context, workerID string) answer {
 	request, err := contracts.Encode(contracts.HolderRequest{Op: contracts.HolderPing})
-	if err != nil || !w.nc.IsConnected() {
+	if err != nil {
 		return unsure
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.grace/2)
@@ -156,7 +126,7 @@ func (w *watchdog) ping(ctx context.Context, workerID string) answer {
 		return alive
 	case errors.Is(err, nats.ErrNoResponders):
 		return absent
-	case errors.Is(err, context.DeadlineExceeded) && w.nc.IsConnected():
+	case errors.Is(err, context.DeadlineExceeded):
 		return mute
 	}
 	return unsure

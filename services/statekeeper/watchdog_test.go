@@ -65,9 +65,10 @@ func TestLeavesWhatMovedOn(t *testing.T) {
 	k := startKeeper(t, b, Config{})
 	l := newLessee(t, b, "w-dead")
 	head, id := l.hold()
+	at := head
 	release := func(want bool) {
 		t.Helper()
-		done, err := k.watchdog.releaseRun(t.Context(), l.id, heldRun{id, 1})
+		done, err := k.watchdog.releaseRun(t.Context(), l.id, heldRun{id, at.Sequence})
 		if err != nil || done != want {
 			t.Errorf("at %s of %s: given back %v, %v, want %v", head.Status, head.WorkerID, done, err, want)
 		}
