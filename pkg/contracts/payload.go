@@ -97,6 +97,9 @@ type Requeued struct {
 	By     string `json:"by,omitempty"`
 	// FromStart says that a redrive begins without its checkpoint.
 	FromStart bool `json:"from_start,omitempty"`
+	// CommandID is the command that a redrive carries out: made of where and when
+	// it was stored, so that one that is delivered again finds its round begun.
+	CommandID string `json:"command_id,omitempty"`
 }
 
 // The reasons of run.requeued.
