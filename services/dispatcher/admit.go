@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"longhaul/pkg/contracts"
@@ -11,119 +10,104 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-// admit takes one submission in, step by step, asking what must be asked: is
-// the agent known to the bucket, does another run hold the idempotency key, is
-// it to wait. It returns nil when the message is done with.
-func (s *submitter) admit(ctx context.Context, it *item) error {
-	rec, known, err := s.agents.find(ctx, it.sub.AgentKey)
+// maxFaultField bounds what a run.rejected event repeats of a stranger's field
+// names: the event must fit where the submission did not.
+const maxFaultField = 256
+
+// admit takes one submission in, asking what must be asked, and writes the
+// first event of its run: run.rejected, run.scheduled or run.queued. It
+// returns nil when the message is done with.
+func (s *submitter) admit(ctx context.Context, it *item, faults contracts.Faults) error {
+	faults, err := s.examine(ctx, it, faults)
 	if err != nil {
 		return err
 	}
-	if !known && !s.acceptUnknown {
-		return s.reject(ctx, it, contracts.Faults{s.agents.unknown(ctx, it.sub.AgentKey)})
+	draft := firstDraft(it, faults)
+	first, err := s.append(ctx, runlog.Head{}, it.sub.RunID, draft)
+	if errors.Is(err, runlog.ErrTooLarge) {
+		faults = contracts.Faults{{Message: "is too large for the broker once it is encoded as an event"}}
+		draft = firstDraft(it, faults)
+		first, err = s.append(ctx, runlog.Head{}, it.sub.RunID, draft)
 	}
-	complete(&it.sub, rec)
-	// Claimed last of all checks, so that no refused run holds a key.
-	if key := it.sub.IdempotencyKey; key != "" {
-		holder, err := s.broker.claim(ctx, key, it.sub.RunID)
-		if err != nil {
-			return err
-		}
-		if holder != it.sub.RunID {
-			return s.reject(ctx, it, contracts.Faults{{Field: "idempotency_key", Message: "belongs to run " + holder}})
-		}
-	}
-	if it.delayed() {
-		return s.schedule(ctx, it)
-	}
-	return s.queue(ctx, it)
-}
-
-// refuse rejects a submission whose form is wrong. Whether its agent is known
-// is asked all the same: whoever mends a submission wants to hear of every fault at once.
-func (s *submitter) refuse(ctx context.Context, it *item, faults contracts.Faults) error {
-	if !s.acceptUnknown && contracts.CheckAgentKey(it.sub.AgentKey) == nil {
-		_, known, err := s.agents.find(ctx, it.sub.AgentKey)
-		if err != nil {
-			return err
-		}
-		if !known {
-			faults = append(faults, s.agents.unknown(ctx, it.sub.AgentKey))
-		}
-	}
-	return s.reject(ctx, it, faults)
-}
-
-// queue is the fast lane's three stages in one go.
-func (s *submitter) queue(ctx context.Context, it *item) error {
-	p, err := s.appendQueued(it)
-	if err != nil {
-		return s.oversized(ctx, it, err)
-	}
-	head, err := p.Wait(ctx)
-	if errors.Is(err, jsutil.ErrConflict) {
-		return s.resume(ctx, it)
-	}
-	if err != nil {
-		return err
-	}
-	return s.postWork(ctx, head, p.Data())
-}
-
-// schedule takes in a run that has to wait for its not_before.
-func (s *submitter) schedule(ctx context.Context, it *item) error {
-	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, contracts.Draft{
-		Type: contracts.TypeScheduled, AgentKey: it.sub.AgentKey, Priority: it.sub.Priority, MaxAttempts: it.sub.MaxAttempts,
-		NotBefore: it.sub.NotBefore,
-		Payload:   contracts.Scheduled{NotBefore: it.sub.NotBefore.UTC(), Submission: it.sub, SubmittedAt: it.Stored.UTC()},
-	}, time.Now())
-	if err != nil {
-		return fmt.Errorf("schedule the run: %w", err)
-	}
-	_, err = s.log.Append(ctx, runlog.Head{}, event)
 	switch {
 	case errors.Is(err, jsutil.ErrConflict):
-		return s.resume(ctx, it)
+		if len(faults) > 0 {
+			s.logger.Warn("refused submission names a run that has a log, and is dropped as a duplicate",
+				"run_id", it.sub.RunID, "faults", faults.Error())
+		}
+		return s.resume(ctx, it.sub.RunID)
 	case err != nil:
-		return s.oversized(ctx, it, err)
-	}
-	return s.putSchedule(ctx, it.sub.RunID, it.sub.NotBefore)
-}
-
-// resume goes on with a submission whose run has a log already: it is
-// delivered again, to this dispatcher or to another one beside it, or somebody
-// submitted the run twice. What the log shows to be next is done again; every
-// such step is harmless where it was done already.
-func (s *submitter) resume(ctx context.Context, it *item) error {
-	last, err := s.log.LastFromLeader(ctx, it.sub.RunID)
-	if err != nil {
-		return s.unseen(err)
-	}
-	s.logger.Debug("submission has a log already", "run_id", it.sub.RunID, "status", last.Status, "delivered", it.Delivered)
-	switch last.Status {
-	case contracts.StatusPending:
-		return s.repost(ctx, last)
-	case contracts.StatusScheduled:
-		return s.putSchedule(ctx, it.sub.RunID, last.NotBefore)
-	}
-	return nil
-}
-
-// unseen is the error of a log that should be there, and was not found: it was
-// removed a moment ago, or a new leader is still behind. The whole is to be
-// tried again.
-func (s *submitter) unseen(err error) error {
-	if errors.Is(err, jsutil.ErrNotFound) {
-		return fmt.Errorf("%w, and now %w", jsutil.ErrConflict, err)
-	}
-	return err
-}
-
-// oversized refuses a submission that fits into the inbox but, as an event of
-// the log, not through the broker; any other err it returns.
-func (s *submitter) oversized(ctx context.Context, it *item, err error) error {
-	if !errors.Is(err, runlog.ErrTooLarge) {
 		return err
+	case len(faults) > 0:
+		s.logger.Info("submission is refused", "run_id", it.sub.RunID, "agent_key", first.AgentKey, "faults", faults.Error())
 	}
-	return s.reject(ctx, it, contracts.Faults{{Message: "is too large for the broker once it is encoded as an event"}})
+	return s.advance(ctx, first, leastSchedule)
+}
+
+// examine completes the submission and adds to its faults those that only the
+// broker knows of. Whether the agent is known is asked even of one whose form
+// is wrong: whoever mends a submission wants to hear of every fault at once.
+func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faults) (contracts.Faults, error) {
+	if contracts.CheckAgentKey(it.sub.AgentKey) == nil {
+		rec, known, err := s.agents.find(ctx, it.sub.AgentKey)
+		if err != nil {
+			return nil, err
+		}
+		if !known && !s.cfg.AcceptUnknownAgents {
+			faults = append(contracts.Faults{s.agents.unknown(ctx, it.sub.AgentKey)}, faults...)
+		}
+		complete(&it.sub, rec)
+	}
+	// Claimed last, so that no refused run holds a key.
+	if key := it.sub.IdempotencyKey; key != "" && len(faults) == 0 {
+		holder, err := s.claim(ctx, key, it.sub.RunID)
+		if err != nil {
+			return nil, err
+		}
+		if holder != it.sub.RunID {
+			faults = contracts.Faults{{Field: "idempotency_key", Message: "belongs to run " + holder}}
+		}
+	}
+	return faults, nil
+}
+
+// firstDraft is the first event of the submission's run.
+func firstDraft(it *item, faults contracts.Faults) contracts.Draft {
+	switch {
+	case len(faults) > 0:
+		shown := make(contracts.Faults, 0, len(faults))
+		for _, f := range faults {
+			shown = append(shown, contracts.Fault{Field: contracts.Shorten(f.Field, maxFaultField), Message: f.Message})
+		}
+		draft := contracts.Draft{Type: contracts.TypeRejected, Payload: contracts.Rejected{Errors: shown, SubmittedAt: it.Stored.UTC()}}
+		if contracts.CheckAgentKey(it.sub.AgentKey) == nil {
+			draft.AgentKey = it.sub.AgentKey
+		}
+		return draft
+	case it.delayed():
+		draft := queuedOf(it.sub, it.Stored)
+		draft.Type, draft.NotBefore = contracts.TypeScheduled, it.sub.NotBefore
+		draft.Payload = contracts.Scheduled{NotBefore: it.sub.NotBefore.UTC(), Submission: it.sub, SubmittedAt: it.Stored.UTC()}
+		return draft
+	}
+	return queuedOf(it.sub, it.Stored)
+}
+
+// queuedOf is run.queued. What follows from the head it repeats, for the
+// case that it is the first event.
+func queuedOf(sub contracts.Submission, submitted time.Time) contracts.Draft {
+	return contracts.Draft{
+		Type: contracts.TypeQueued, AgentKey: sub.AgentKey, Priority: sub.Priority, MaxAttempts: sub.MaxAttempts,
+		Payload: contracts.Queued{Submission: sub, SubmittedAt: submitted.UTC()},
+	}
+}
+
+// resume goes on with a submission whose run has a log already.
+func (s *submitter) resume(ctx context.Context, runID string) error {
+	last, err := s.log.LastFromLeader(ctx, runID)
+	if err != nil {
+		return err // if there is none, it was removed a moment ago, or a new leader is still behind
+	}
+	s.logger.Debug("submission has a log already", "run_id", runID, "status", last.Status)
+	return s.advance(ctx, last, leastSchedule)
 }

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,35 +35,30 @@ const (
 
 // agents is a copy of bucket agents. Its methods may be called from several goroutines.
 type agents struct {
-	broker *broker
+	js     jetstream.JetStream
 	logger *slog.Logger
 
-	mu    sync.RWMutex
+	mu    sync.Mutex
 	known map[string]contracts.AgentRecord // replaced or added to, under mu
 	read  time.Time                        // when it was last replaced
 }
 
-func newAgents(b *broker, logger *slog.Logger) *agents {
-	return &agents{broker: b, logger: logger, known: map[string]contracts.AgentRecord{}}
+func newAgents(js jetstream.JetStream, logger *slog.Logger) *agents {
+	return &agents{js: js, logger: logger, known: map[string]contracts.AgentRecord{}}
 }
 
-// run keeps the copy fresh until ctx ends.
-func (a *agents) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		pause(ctx, agentsTTL)
-		if ctx.Err() == nil && a.broker.nc.IsConnected() {
-			a.refresh(ctx)
-		}
+// refresh reads the whole bucket if the copy is older than that. If it cannot,
+// the copy stays as it is.
+func (a *agents) refresh(ctx context.Context, than time.Duration) {
+	a.mu.Lock()
+	age := time.Since(a.read)
+	a.mu.Unlock()
+	if age < than {
+		return
 	}
-}
-
-// refresh reads the whole bucket. If it cannot, the copy stays as it is.
-func (a *agents) refresh(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
-	defer cancel()
 	known, err := a.readAll(ctx)
 	if err != nil {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if ctx.Err() == nil {
 			a.logger.Warn("registered agents could not be read", "error", err)
 		}
 		return
@@ -73,7 +69,9 @@ func (a *agents) refresh(ctx context.Context) {
 }
 
 func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord, error) {
-	kv, err := a.broker.js.KeyValue(ctx, contracts.BucketAgents)
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel() // ends the watcher
+	kv, err := a.js.KeyValue(ctx, contracts.BucketAgents)
 	if err != nil {
 		return nil, translate("open bucket agents", err)
 	}
@@ -81,42 +79,30 @@ func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord,
 	if err != nil {
 		return nil, translate("read bucket agents", err)
 	}
-	defer func() {
-		if err := w.Stop(); err != nil {
-			a.logger.Debug("watcher of bucket agents could not be stopped", "error", err)
-		}
-	}()
 	known := map[string]contracts.AgentRecord{}
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return nil, fmt.Errorf("read bucket agents: %w: watcher ended", jsutil.ErrUnavailable)
-			case e == nil: // that was all
-				return known, nil
-			}
-			known[e.Key()] = a.decode(e.Key(), e.Value())
-		case <-ctx.Done():
-			return nil, fmt.Errorf("read bucket agents: %w", context.Cause(ctx))
+	for e := range w.Updates() {
+		if e == nil { // that was all
+			return known, nil
 		}
+		known[e.Key()] = a.decode(e.Key(), e.Value())
 	}
+	return nil, fmt.Errorf("read bucket agents: %w: watcher ended", jsutil.ErrUnavailable)
 }
 
 // decode reads a record. One that cannot be read still shows that its agent is known.
 func (a *agents) decode(key string, data []byte) contracts.AgentRecord {
-	rec := contracts.AgentRecord{}
+	var rec contracts.AgentRecord
 	if err := json.Unmarshal(data, &rec); err != nil {
 		a.logger.Warn("agent's record cannot be read, defaults apply", "agent_key", key, "error", err)
-		return contracts.AgentRecord{AgentKey: key}
+		return contracts.AgentRecord{}
 	}
 	return rec
 }
 
 // cached returns the record of key if the copy has it.
 func (a *agents) cached(key string) (contracts.AgentRecord, bool) {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	rec, ok := a.known[key]
 	return rec, ok
 }
@@ -127,7 +113,8 @@ func (a *agents) find(ctx context.Context, key string) (contracts.AgentRecord, b
 	if rec, ok := a.cached(key); ok {
 		return rec, true, nil
 	}
-	m, err := a.broker.last(ctx, contracts.StreamAgents, contracts.KVSubject(contracts.BucketAgents, key))
+	m, err := jsutil.GetFromLeader(ctx, a.js.Conn(), contracts.StreamAgents,
+		jsutil.GetRequest{LastFor: contracts.KVSubject(contracts.BucketAgents, key)})
 	switch {
 	case errors.Is(err, jsutil.ErrNotFound), err == nil && deleted(m):
 		return contracts.AgentRecord{}, false, nil
@@ -143,45 +130,22 @@ func (a *agents) find(ctx context.Context, key string) (contracts.AgentRecord, b
 
 // unknown is the fault of a submission whose agent nobody has ever registered.
 func (a *agents) unknown(ctx context.Context, key string) contracts.Fault {
-	a.mu.RLock()
-	old := time.Since(a.read) > listTTL
-	a.mu.RUnlock()
-	if old {
-		a.refresh(ctx)
-	}
-	a.mu.RLock()
+	a.refresh(ctx, listTTL)
+	a.mu.Lock()
 	keys := slices.Sorted(maps.Keys(a.known))
-	a.mu.RUnlock()
-	text := fmt.Sprintf("%q is not known: no worker has ever registered it", key)
-	switch {
-	case len(keys) == 0:
-		text += ", nor any other agent"
-	case len(keys) <= maxListed:
-		text += "; known are " + strings.Join(keys, ", ")
-	default:
-		text += fmt.Sprintf("; known are %s and %d more", strings.Join(keys[:maxListed], ", "), len(keys)-maxListed)
+	a.mu.Unlock()
+	more := ""
+	if n := len(keys) - maxListed; n > 0 {
+		keys, more = keys[:maxListed], fmt.Sprintf(" and %d more", n)
 	}
-	return contracts.Fault{Field: "agent_key", Message: text}
+	list := cmp.Or(strings.Join(keys, ", "), "none")
+	return contracts.Fault{Field: "agent_key", Message: fmt.Sprintf(
+		"%q is not known: no worker has ever registered it; known are %s%s", key, list, more)}
 }
 
 // complete fills in what the submission leaves to its agent, and to us.
 func complete(s *contracts.Submission, rec contracts.AgentRecord) {
-	if s.Priority == "" {
-		s.Priority = contracts.PriorityNormal
-	}
-	if s.TimeoutSeconds == 0 {
-		s.TimeoutSeconds = rec.TimeoutSeconds
-	}
-	if s.TimeoutSeconds <= 0 {
-		s.TimeoutSeconds = contracts.DefaultTimeout
-	}
-	if s.MaxAttempts == 0 {
-		s.MaxAttempts = rec.MaxAttempts
-	}
-	if s.MaxAttempts <= 0 {
-		s.MaxAttempts = contracts.DefaultMaxAttempts
-	}
+	s.Priority = cmp.Or(s.Priority, contracts.PriorityNormal)
+	s.TimeoutSeconds = cmp.Or(s.TimeoutSeconds, max(rec.TimeoutSeconds, 0), contracts.DefaultTimeout)
+	s.MaxAttempts = cmp.Or(s.MaxAttempts, max(rec.MaxAttempts, 0), contracts.DefaultMaxAttempts)
 }
-
-// deleted reports whether m is a bucket's mark of a deleted key.
-func deleted(m stored) bool { return m.Header.Get("KV-Operation") != "" }

@@ -12,34 +12,41 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-// maxClaimTries bounds the races about one key that are lost in one go.
-const maxClaimTries = 5
-
 // claim takes an idempotency key for a run and returns the run that holds it:
 // the given one, or the one that was first. A run that claims again, because
 // its submission is delivered again, is told that it holds the key.
-func (b *broker) claim(ctx context.Context, key, runID string) (holder string, err error) {
+func (d *Dispatcher) claim(ctx context.Context, key, runID string) (holder string, err error) {
 	subject := contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey(key))
-	var at uint64 // the entry that the claim replaces: none, or the mark of a deleted one
-	for range maxClaimTries {
-		err = b.publish(ctx, &nats.Msg{Subject: subject, Data: []byte(runID)}, jetstream.WithExpectLastSequencePerSubject(at))
-		if err == nil {
-			return runID, nil
-		}
-		if !errors.Is(err, jsutil.ErrConflict) {
-			break
-		}
-		entry, lookErr := b.last(ctx, contracts.StreamRuns, subject)
-		switch {
-		case errors.Is(lookErr, jsutil.ErrNotFound): // removed meanwhile, with its run
-			at = 0
-		case lookErr != nil:
-			return "", fmt.Errorf("look up an idempotency key: %w", lookErr)
-		case !deleted(entry):
-			return string(entry.Data), nil
-		default:
-			at = entry.Sequence
-		}
+	put := func(over uint64) error {
+		return d.publish(ctx, &nats.Msg{Subject: subject, Data: []byte(runID)}, jetstream.WithExpectLastSequencePerSubject(over))
 	}
-	return "", fmt.Errorf("claim an idempotency key: %w", err)
+	if err = put(0); !errors.Is(err, jsutil.ErrConflict) {
+		return runID, err
+	}
+	entry, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
+	switch {
+	case err != nil: // if there is none, it was removed a moment ago
+		return "", fmt.Errorf("look up an idempotency key: %w", err)
+	case deleted(entry):
+		return runID, put(entry.Sequence)
+	}
+	return string(entry.Data), nil
+}
+
+// deleted reports whether m is a bucket's mark of a deleted key. Nothing else
+// in our buckets is empty.
+func deleted(m jsutil.Stored) bool { return len(m.Data) == 0 }
+
+// publish stores m and waits until it is stored.
+func (d *Dispatcher) publish(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) error {
+	_, err := d.js.PublishMsg(ctx, m, opts...)
+	return translate("publish on "+m.Subject, err)
+}
+
+// translate is jsutil.Translate, with what was being done.
+func translate(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, jsutil.Translate(err))
 }

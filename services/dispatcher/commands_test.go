@@ -149,7 +149,7 @@ func TestCancelRunning(t *testing.T) {
 			if answer != nil {
 				b.holder(t, "w-1", func(r contracts.HolderRequest) *contracts.HolderReply { return answer(t, b, r) })
 			}
-			b.start(t, Config{HolderTimeout: 200 * time.Millisecond})
+			b.start(t, Config{})
 			b.cancel(t, id, `{"reason":"why","by":"ann"}`)
 			e := b.waitHistory(t, id, "run.queued run.started run.cancel_requested")
 			var p contracts.CancelRequested
@@ -173,7 +173,7 @@ func TestCancelAgainstAStreamingHolder(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	id := b.newRun(t)
 	head := b.append(t, id, startedDraft("w-1"))
-	b.start(t, Config{HolderTimeout: 50 * time.Millisecond})
+	b.start(t, Config{})
 	b.cancel(t, id, "")
 	var err error
 	for deadline := time.Now().Add(patience); err == nil; {
@@ -235,19 +235,17 @@ func TestRedrive(t *testing.T) {
 	id := b.newRun(t)
 	queued := string(b.work(t, id).Data)
 	b.append(t, id, startedDraft("w-1"), failedDraft)
-	if err := b.broker.remove(t.Context(), contracts.StreamWork, b.work(t, id).Sequence); err != nil {
-		t.Fatal(err)
-	}
+	b.remove(t, b.work(t, id).Sequence)
+	command := b.derivedID(t, b.publish(t, contracts.RedriveSubject(id), `{"by":"ann","from_start":true}`))
 	b.start(t, Config{})
-	b.publish(t, contracts.RedriveSubject(id), `{"by":"ann","from_start":true}`)
 	e := b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
 	var p contracts.Requeued
 	mustDecode(t, e[3].Payload, &p)
-	if p != (contracts.Requeued{Reason: contracts.RequeueRedrive, By: "ann", FromStart: true}) {
-		t.Errorf("payload is %+v", p)
+	if want := (contracts.Requeued{Reason: contracts.RequeueRedrive, By: "ann", FromStart: true, CommandID: command}); p != want {
+		t.Errorf("payload is %+v, want %+v", p, want)
 	}
 	waitFor(t, "the work message", func() bool { return b.work(t, id) != nil })
-	if m := b.work(t, id); string(m.Data) != queued || len(m.Header) > 0 {
+	if m := b.work(t, id); string(m.Data) != queued || m.Header.Get(contracts.HeaderLogSequence) != "" {
 		t.Errorf("work message is %s with %v", m.Data, m.Header)
 	}
 	b.waitEmpty(t)
@@ -271,14 +269,37 @@ func TestRedriveAfterCrash(t *testing.T) {
 	b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
 }
 
-// A redrive that is delivered again when its round has failed as well starts no third one.
+// A redrive that is delivered again when its round has failed as well starts no
+// third one, even if a broker that was killed says that it is the first delivery.
 func TestRedriveDeliveredAgain(t *testing.T) {
-	b := newBench(t, jstest.Start(t))
-	id := contracts.NewRunID()
-	round := []contracts.Draft{startedDraft("w-1"), failedDraft}
-	b.append(t, id, append([]contracts.Draft{queuedDraft(full(id))}, round...)...)
-	b.publish(t, contracts.RedriveSubject(id), "")
-	// A dispatcher that appends, and loses its ack.
+	for _, counted := range []bool{true, false} {
+		b := newBench(t, jstest.Start(t))
+		id := contracts.NewRunID()
+		round := []contracts.Draft{startedDraft("w-1"), failedDraft}
+		b.append(t, id, append([]contracts.Draft{queuedDraft(full(id))}, round...)...)
+		command := b.derivedID(t, b.publish(t, contracts.RedriveSubject(id), ""))
+		if counted {
+			b.takeCommandAndNak(t)
+		}
+		// A dispatcher that appends, and loses its ack.
+		b.append(t, id, append([]contracts.Draft{{Type: contracts.TypeRequeued,
+			Payload: contracts.Requeued{Reason: contracts.RequeueRedrive, CommandID: command}}}, round...)...)
+		stop := b.start(t, Config{})
+		b.waitEmpty(t)
+		want := "run.queued run.started run.failed run.requeued run.started run.failed"
+		b.waitHistory(t, id, want)
+		stop()
+		// One that was sent after that round does start the third.
+		b.publish(t, contracts.RedriveSubject(id), "")
+		b.takeCommandAndNak(t)
+		b.start(t, Config{})
+		b.waitHistory(t, id, want+" run.requeued")
+	}
+}
+
+// takeCommandAndNak makes the next delivery of a command a later one.
+func (b *bench) takeCommandAndNak(t testing.TB) {
+	t.Helper()
 	cons, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerCommands)
 	if err != nil {
 		t.Fatal(err)
@@ -287,26 +308,9 @@ func TestRedriveDeliveredAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}}
-	b.append(t, id, append([]contracts.Draft{again}, round...)...)
 	if err := m.Nak(); err != nil {
 		t.Fatal(err)
 	}
-	stop := b.start(t, Config{})
-	b.waitEmpty(t)
-	want := "run.queued run.started run.failed run.requeued run.started run.failed"
-	b.waitHistory(t, id, want)
-	stop()
-	// One that was sent after that round does start the third.
-	b.publish(t, contracts.RedriveSubject(id), "")
-	if m, err = cons.Next(); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Nak(); err != nil {
-		t.Fatal(err)
-	}
-	b.start(t, Config{})
-	b.waitHistory(t, id, want+" run.requeued")
 }
 
 // The worker that ended the round before has not acked yet.
@@ -320,9 +324,7 @@ func TestRedriveOverOldWork(t *testing.T) {
 		b.publish(t, contracts.RedriveSubject(id), "")
 		b.waitHistory(t, id, "run.queued run.started run.failed run.requeued")
 		if acked {
-			if err := b.broker.remove(t.Context(), contracts.StreamWork, old.Sequence); err != nil {
-				t.Fatal(err)
-			}
+			b.remove(t, old.Sequence)
 		}
 		b.waitEmpty(t)
 		m := b.work(t, id)
@@ -346,4 +348,27 @@ func TestNotRedrivable(t *testing.T) {
 	b.waitEmpty(t)
 	b.waitHistory(t, succeeded, "run.queued run.started run.succeeded")
 	b.waitHistory(t, pending, "run.queued")
+}
+
+// A foreign worker may append what Apply would refuse, such as an event without
+// what subjects are made of. That is the end of its run, not of the dispatcher.
+func TestHeadOfAForeignWorker(t *testing.T) {
+	for status, kind := range map[contracts.Status]contracts.EventType{
+		contracts.StatusCancelled: contracts.TypeCancelled, contracts.StatusRunning: contracts.TypeStarted,
+		contracts.StatusPending: contracts.TypeRequeued, contracts.StatusFailed: contracts.TypeFailed,
+	} {
+		t.Run(string(status), func(t *testing.T) {
+			b := newBench(t, jstest.Start(t))
+			id, other := b.newRun(t), b.newRun(t)
+			bare := contracts.Event{RunID: id, Seq: 2, Type: kind, Time: time.Now().UTC(), Visibility: contracts.VisibilityUser,
+				Payload: json.RawMessage(`{"reason":"redrive"}`), Position: contracts.Position{Status: status}}
+			b.publish(t, contracts.LogSubject(id), string(must(contracts.Encode(bare))))
+			b.cancel(t, id, "")
+			b.publish(t, contracts.RedriveSubject(id), "")
+			b.cancel(t, other, "")
+			b.start(t, Config{})
+			b.waitEmpty(t)
+			b.waitHistory(t, other, "run.queued run.cancelled")
+		})
+	}
 }

@@ -53,14 +53,14 @@ func TestSubmitAfterCrash(t *testing.T) {
 		"key claimed": {
 			key: "k",
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
-				must(b.broker.claim(t.Context(), "k", s.RunID))
+				must(b.dispatcher().claim(t.Context(), "k", s.RunID))
 			},
 			want: "run.queued", work: true,
 		},
 		"key claimed and queued": {
 			key: "k",
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
-				must(b.broker.claim(t.Context(), "k", s.RunID))
+				must(b.dispatcher().claim(t.Context(), "k", s.RunID))
 				b.append(t, s.RunID, queuedDraft(s))
 			},
 			want: "run.queued", work: true,
@@ -74,7 +74,7 @@ func TestSubmitAfterCrash(t *testing.T) {
 			wait: time.Second,
 			done: func(t *testing.T, b *bench, s contracts.Submission) {
 				b.append(t, s.RunID, scheduledDraft(s))
-				if err := (handler{broker: b.broker}).putSchedule(t.Context(), s.RunID, s.NotBefore); err != nil {
+				if err := b.dispatcher().putSchedule(t.Context(), s.RunID, s.NotBefore); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -126,7 +126,7 @@ func (b *bench) putWork(t testing.TB, runID string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (handler{broker: b.broker, log: b.log}).repost(t.Context(), last); err != nil {
+	if err := b.dispatcher().putWork(t.Context(), last); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -22,74 +24,49 @@ type Config struct {
 	AcceptUnknownAgents bool
 	// Topology is how streams are made that do not exist yet.
 	Topology jsutil.TopologyOptions
-	// Prefetch is how many messages of each consumer are held here unhandled. Default 256.
-	Prefetch int
-	// Concurrency bounds the messages of each consumer that are handled off the
-	// fast lane at once. Default 64.
-	Concurrency int
-	// HolderTimeout is how long the holder of a run is given to answer a cancel. Default 1 s.
-	HolderTimeout time.Duration
-	// DrainTimeout is how long Run, once told to end, waits for what is under way. Default 5 s.
-	DrainTimeout time.Duration
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 }
 
 const (
-	defaultPrefetch      = 256
-	defaultConcurrency   = 64
-	defaultHolderTimeout = time.Second
-	defaultDrainTimeout  = 5 * time.Second
-
-	maxPrefetch    = 4096 // deliveries wait for their turn, and their AckWait runs
-	maxConcurrency = 1024
-
-	// stepTimeout bounds one step towards the broker. It leaves runlog the time
-	// to find out what became of an append whose ack was lost, and ends before
-	// the consumers' AckWait.
+	// inFlight bounds, for each consumer, the messages that are held here
+	// unhandled, and those that are handled beside one another. More would only
+	// wait longer for their turn, while their AckWait runs.
+	inFlight = 256
+	// stepTimeout bounds the handling of one message. It leaves runlog the time
+	// to find out what became of an append whose ack was lost. The message is
+	// delivered again meanwhile, to somebody who finds it half done or waits
+	// for the same broker; that does no harm.
 	stepTimeout = 15 * time.Second
+	// drainTimeout is how long what is under way may go on once Run is told to end.
+	drainTimeout = 5 * time.Second
+	// tendPause keeps a broker that is in trouble from being asked all the time.
+	tendPause = time.Second
 )
 
 // check fills the defaults and reports every fault.
 func (c *Config) check() error {
-	var faults []error
-	number := func(name string, v *int, def, most int) {
-		if *v == 0 {
-			*v = def
-		}
-		if *v < 1 || *v > most {
-			faults = append(faults, fmt.Errorf("%s must be 1 to %d, not %d", name, most, *v))
-		}
-	}
-	duration := func(name string, v *time.Duration, def time.Duration) {
-		if *v == 0 {
-			*v = def
-		}
-		if *v < 0 {
-			faults = append(faults, fmt.Errorf("%s must not be negative, and is %s", name, *v))
-		}
-	}
-	number("prefetch", &c.Prefetch, defaultPrefetch, maxPrefetch)
-	number("concurrency", &c.Concurrency, defaultConcurrency, maxConcurrency)
-	duration("holder timeout", &c.HolderTimeout, defaultHolderTimeout)
-	duration("drain timeout", &c.DrainTimeout, defaultDrainTimeout)
-	if r := c.Topology.Replicas; r < 0 || r > 5 {
-		faults = append(faults, fmt.Errorf("replicas must be 1 to 5, not %d", r))
-	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return errors.Join(faults...)
+	if r := c.Topology.Replicas; r < 0 || r > 5 {
+		return fmt.Errorf("replicas must be 1 to 5, not %d", r)
+	}
+	return nil
 }
 
 // Dispatcher is the service. Make it with New; Run may be called once.
 type Dispatcher struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
 	cfg    Config
-	broker *broker
 	log    *runlog.Log
 	agents *agents
-	repair *repair
 	logger *slog.Logger
+	// suspected says that a stream or consumer may be missing. Whoever meets an
+	// error that can come from that sets it: a publish to a stream that is gone
+	// looks just like one to a broker without a leader.
+	suspected atomic.Bool
 }
 
 // New returns a dispatcher that works over nc, which it leaves open. It does
@@ -106,18 +83,13 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the dispatcher: %w", err)
 	}
-	b := &broker{nc: nc, js: js}
-	return &Dispatcher{
-		cfg: cfg, broker: b, log: runlog.New(js), logger: cfg.Logger,
-		agents: newAgents(b, cfg.Logger),
-		repair: newRepair(js, jsutil.NewTopology(cfg.Topology), cfg.Logger),
-	}, nil
+	return &Dispatcher{nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger}, nil
 }
 
-// Run serves until ctx ends; it then takes nothing more, waits at most
-// DrainTimeout for what is under way, and returns nil. It waits for a broker
-// that is not there yet and makes the topology if there is none. An error
-// means that the topology that stands there cannot be used.
+// Run serves until ctx ends; it then takes nothing more, lets what is under
+// way go on for a few seconds, and returns nil. It waits for a broker that is
+// not there yet and makes the topology if there is none. An error means that
+// the topology that stands there cannot be used.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	if err := d.prepare(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -125,83 +97,73 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("start the dispatcher: %w", err)
 	}
-	d.logger.Info("dispatcher runs", "accept_unknown_agents", d.cfg.AcceptUnknownAgents, "prefetch", d.cfg.Prefetch)
+	d.logger.Info("dispatcher runs", "accept_unknown_agents", d.cfg.AcceptUnknownAgents)
 
 	// What is under way outlives ctx by the time to drain.
-	work, cancel := withGrace(ctx, d.cfg.DrainTimeout)
-	defer cancel()
-	handler := handler{broker: d.broker, log: d.log, repair: d.repair, logger: d.logger}
-	submits := newSubmitter(handler, d.agents, d.cfg)
-	commands := &commands{handler: handler, lane: newLane(d.cfg.Concurrency), holderTimeout: d.cfg.HolderTimeout}
-	schedules := &schedules{handler: handler, lane: newLane(d.cfg.Concurrency)}
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(errDrained)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { cancel(errDrained) }) })()
 
 	var wg sync.WaitGroup
-	wg.Go(func() { d.repair.run(ctx) })
-	wg.Go(func() { d.agents.run(ctx) })
-	wg.Go(func() {
-		submits.run(work, func(handle func(*jsutil.Delivery)) {
-			d.take(ctx, contracts.StreamInbox, contracts.ConsumerSubmit, handle)
-		})
-	})
-	wg.Go(func() {
-		d.take(ctx, contracts.StreamInbox, contracts.ConsumerCommands, func(m *jsutil.Delivery) { commands.handle(work, m) })
-		commands.lane.wait()
-	})
-	wg.Go(func() {
-		d.take(ctx, contracts.StreamSchedule, contracts.ConsumerSchedule, func(m *jsutil.Delivery) { schedules.handle(work, m) })
-		schedules.lane.wait()
-	})
+	wg.Go(func() { d.tend(ctx) })
+	wg.Go(func() { d.takeSubmissions(ctx, work) })
+	// Commands have a consumer of their own, so that a backlog of submissions
+	// never delays a cancel.
+	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamInbox, contracts.ConsumerCommands) })
+	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamSchedule, contracts.ConsumerSchedule) })
 	wg.Wait()
-	d.flush()
+
+	// The last acks are to be on their way, for the caller may close the connection.
+	if d.nc.IsConnected() {
+		if err := d.nc.FlushTimeout(time.Second); err != nil {
+			d.logger.Warn("last acks may not have been sent", "error", err)
+		}
+	}
 	d.logger.Info("dispatcher ended")
 	return nil
 }
 
 // prepare waits until there is something to work with.
 func (d *Dispatcher) prepare(ctx context.Context) error {
-	if err := jsutil.WaitConnected(ctx, d.broker.nc); err != nil {
+	if err := jsutil.WaitConnected(ctx, d.nc); err != nil {
 		return err
 	}
-	if err := jsutil.WaitTopology(ctx, d.broker.js, d.repair.topology, d.logger); err != nil {
+	if err := jsutil.WaitTopology(ctx, d.js, jsutil.NewTopology(d.cfg.Topology), d.logger); err != nil {
 		return err
 	}
 	// Known agents from the first message on, so that the first submissions
 	// need not leave the fast lane, which alone keeps the order. Failing is no harm.
-	d.agents.refresh(ctx)
+	d.agents.refresh(ctx, 0)
 	return nil
 }
 
-// flush sends the last acks on their way, for the caller may close the connection.
-func (d *Dispatcher) flush() {
-	if !d.broker.nc.IsConnected() {
-		return
-	}
-	if err := d.broker.nc.FlushTimeout(time.Second); err != nil {
-		d.logger.Warn("last acks may not have been sent", "error", err)
+// tend keeps in order what everything else relies on, until ctx ends: streams
+// and consumers that are missed are made again, the copy of the agents is kept fresh.
+func (d *Dispatcher) tend(ctx context.Context) {
+	for pause(ctx, tendPause); ctx.Err() == nil; pause(ctx, tendPause) {
+		if !d.nc.IsConnected() {
+			continue
+		}
+		if d.suspected.Swap(false) {
+			step, cancel := context.WithTimeout(ctx, stepTimeout)
+			if err := jsutil.EnsureTopology(step, d.js, jsutil.NewTopology(d.cfg.Topology)); err != nil {
+				d.logger.Warn("topology could not be ensured", "error", err)
+			}
+			cancel()
+		}
+		d.agents.refresh(ctx, agentsTTL)
 	}
 }
 
-// handler is what everything that handles messages has in common.
-type handler struct {
-	broker *broker
-	log    *runlog.Log
-	repair *repair
-	logger *slog.Logger
-}
-
-// errDrained is the cause by which what is under way ends when the time to drain is over.
-var errDrained = errors.New("dispatcher ends")
-
-// withGrace returns a context that ends d after ctx has.
-func withGrace(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	graced, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(d, func() { cancel(errDrained) })
-	})
-	return graced, func() {
-		stop()
-		cancel(errDrained)
+// append writes what draft says on top of at, and returns the event as it
+// stands in the log. ErrConflict says that another one stands there.
+func (d *Dispatcher) append(ctx context.Context, at runlog.Head, runID string, draft contracts.Draft) (runlog.Entry, error) {
+	event, err := contracts.Next(at.Head, runID, draft, time.Now())
+	if err != nil {
+		return runlog.Entry{}, fmt.Errorf("draft %s: %w", draft.Type, err)
 	}
+	head, err := d.log.Append(ctx, at, event)
+	return runlog.Entry{Event: event, Sequence: head.Sequence}, err
 }
 
 // pause waits for d, and returns early if ctx ends.
@@ -212,12 +174,4 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// translate is jsutil.Translate for the answer of a JetStream call, with what was being done.
-func translate(doing string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", doing, jsutil.Translate(err))
 }

@@ -1,8 +1,10 @@
 package dispatcher
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"longhaul/pkg/jsutil"
@@ -17,9 +19,13 @@ const (
 	actTerm action = "term" // can never be handled
 )
 
-// errMalformed is in the error of a message that can never be understood and
-// about which there is nothing to write down.
-var errMalformed = errors.New("malformed")
+var (
+	// errMalformed is in the error of a message that can never be understood
+	// and about which there is nothing to write down.
+	errMalformed = errors.New("malformed")
+	// errDrained is in the error of a message that was not handled because the dispatcher ends.
+	errDrained = errors.New("dispatcher ends")
+)
 
 // notYet is the error of a message that is to come again later, with nothing wrong.
 type notYet struct {
@@ -51,15 +57,15 @@ func dispose(err error, delivered uint64) (action, time.Duration) {
 		return actTerm, 0
 	case errors.Is(err, errDrained):
 		return actNak, 0 // another dispatcher may take it now
-	case passing(err):
+	case broken(err), errors.Is(err, jsutil.ErrConflict), errors.Is(err, jsutil.ErrNotFound):
 		return actNak, backoff(delivered, maxDelay)
 	}
 	return actNak, backoff(delivered, maxOddDelay)
 }
 
-// passing reports whether an error ends by itself, or by repair.
-func passing(err error) bool {
-	return errors.Is(err, jsutil.ErrUnavailable) || errors.Is(err, jsutil.ErrConflict) || errors.Is(err, jsutil.ErrNoTopology)
+// broken reports whether the broker, or something on it, is not there just now.
+func broken(err error) bool {
+	return errors.Is(err, jsutil.ErrUnavailable) || errors.Is(err, jsutil.ErrNoTopology)
 }
 
 func backoff(delivered uint64, most time.Duration) time.Duration {
@@ -71,8 +77,8 @@ func backoff(delivered uint64, most time.Duration) time.Duration {
 }
 
 // finish answers m as err has it, and is the one place where an error of a
-// message is logged. about is slog's key-value pairs that say what m is.
-func (h handler) finish(m *jsutil.Delivery, err error, about ...any) {
+// message is logged.
+func (d *Dispatcher) finish(m *jsutil.Delivery, runID string, err error) {
 	act, delay := dispose(err, m.Delivered)
 	var answer error
 	switch act {
@@ -83,30 +89,19 @@ func (h handler) finish(m *jsutil.Delivery, err error, about ...any) {
 	case actTerm:
 		answer = m.Term()
 	}
+	if broken(err) {
+		d.suspected.Store(true)
+	}
 	if err != nil {
-		h.complain(m, err, act, delay, about)
+		level := slog.LevelWarn
+		if later := (notYet{}); errors.As(err, &later) || errors.Is(err, errDrained) {
+			level = slog.LevelDebug
+		}
+		d.logger.Log(context.Background(), level, "message is not carried out", "run_id", runID, "subject", m.Subject,
+			"sequence", m.Sequence, "delivered", m.Delivered, "action", string(act), "delay", delay, "error", err)
 	}
 	if answer != nil {
 		// It comes again by itself when its AckWait is over.
-		h.logger.Warn("message could not be answered", "subject", m.Subject, "action", string(act), "error", answer)
-	}
-}
-
-func (h handler) complain(m *jsutil.Delivery, err error, act action, delay time.Duration, about []any) {
-	args := append([]any{"subject", m.Subject, "sequence", m.Sequence, "delivered", m.Delivered,
-		"action", string(act), "delay", delay, "error", err}, about...)
-	var later notYet
-	switch {
-	case errors.As(err, &later), errors.Is(err, errDrained):
-		h.logger.Debug("message is put off", args...)
-	case act == actTerm:
-		h.logger.Warn("message cannot be handled and is dropped", args...)
-	case passing(err):
-		if !errors.Is(err, jsutil.ErrConflict) {
-			h.repair.suspect()
-		}
-		h.logger.Warn("message comes again", args...)
-	default:
-		h.logger.Error("message comes again after an unknown error", args...)
+		d.logger.Warn("message could not be answered", "subject", m.Subject, "action", string(act), "error", answer)
 	}
 }

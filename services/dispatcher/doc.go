@@ -6,18 +6,18 @@
 //
 // The map:
 //
-//   - dispatcher.go is the service: its configuration and Run. intake.go takes
-//     messages from one consumer, repair.go makes the topology again when it
-//     is missed.
+//   - dispatcher.go is the service: its configuration, Run, and what it tends
+//     meanwhile. intake.go takes messages from a consumer and bounds how many
+//     are handled beside one another.
 //   - submit.go is the fast lane of submissions, in order and pipelined;
-//     admit.go is everything that is not plain about one, off the fast lane.
-//     agents.go knows the registered agents, claim.go holds idempotency keys,
-//     reject.go refuses.
+//     admit.go is everything that is not plain about one, refusals included,
+//     off the fast lane. agents.go knows the registered agents, claim.go holds
+//     idempotency keys.
 //   - commands.go reads commands, cancel.go and redrive.go carry them out.
-//   - schedule.go keeps runs until their not_before.
-//   - work.go publishes, finds and removes work messages.
-//   - disposition.go alone decides what becomes of a message after an error;
-//     lane.go bounds the goroutines; broker.go asks the leader of a stream.
+//   - schedule.go goes on with a run that has not begun, from what its log
+//     shows: it keeps it until its not_before, and then queues it.
+//   - work.go makes, publishes and removes work messages.
+//   - disposition.go alone decides what becomes of a message after an error.
 //
 // What makes a crash harmless: every step is an append that is compared with
 // the log's head, or a publish that the broker refuses when it is there

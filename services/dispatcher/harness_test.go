@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"longhaul/pkg/contracts"
@@ -29,13 +30,17 @@ const patience = 20 * time.Second
 // bench is a broker with what a test needs to look into it.
 type bench struct {
 	*jstest.Broker
-	broker *broker
-	log    *runlog.Log
+	log *runlog.Log
 }
 
 func newBench(t testing.TB, b *jstest.Broker) *bench {
 	t.Helper()
-	return &bench{Broker: b, broker: &broker{nc: b.NC, js: b.JS}, log: runlog.New(b.JS)}
+	return &bench{Broker: b, log: runlog.New(b.JS)}
+}
+
+// dispatcher is one that does not run, for its single steps.
+func (b *bench) dispatcher() *Dispatcher {
+	return must(New(b.NC, Config{AcceptUnknownAgents: true, Logger: slog.New(slog.DiscardHandler)}))
 }
 
 // start runs a dispatcher until the test ends, or until stop is called.
@@ -170,17 +175,40 @@ func types(entries []runlog.Entry) string {
 	return strings.Join(s, " ")
 }
 
-// work returns the work message of a run, nil if there is none.
-func (b *bench) work(t testing.TB, runID string) *stored {
+// last returns the last message on a subject.
+func (b *bench) last(t testing.TB, stream, subject string) (*jetstream.RawStreamMsg, error) {
 	t.Helper()
-	m, err := b.broker.last(t.Context(), contracts.StreamWork, "runs.work.*.*."+runID)
+	s, err := b.JS.Stream(t.Context(), stream)
+	if err != nil {
+		return nil, jsutil.Translate(err)
+	}
+	m, err := s.GetLastMsgForSubject(t.Context(), subject)
+	return m, jsutil.Translate(err)
+}
+
+// remove deletes a work message, as a worker's ack would.
+func (b *bench) remove(t testing.TB, sequence uint64) {
+	t.Helper()
+	s, err := b.JS.Stream(t.Context(), contracts.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), sequence); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// work returns the work message of a run, nil if there is none.
+func (b *bench) work(t testing.TB, runID string) *jetstream.RawStreamMsg {
+	t.Helper()
+	m, err := b.last(t, contracts.StreamWork, "runs.work.*.*."+runID)
 	if errors.Is(err, jsutil.ErrNotFound) || errors.Is(err, jsutil.ErrNoTopology) {
 		return nil
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &m
+	return m
 }
 
 // count is how many messages a stream holds.
@@ -221,7 +249,7 @@ func (b *bench) checkQueued(t testing.TB, runID string) contracts.Submission {
 	entries := b.waitHistory(t, runID, "run.queued")
 	waitFor(t, "the work message of run "+runID, func() bool { return b.work(t, runID) != nil })
 	m := b.work(t, runID)
-	raw, err := b.broker.last(t.Context(), contracts.StreamLog, contracts.EventsSubject(runID))
+	raw, err := b.last(t, contracts.StreamLog, contracts.EventsSubject(runID))
 	if err != nil {
 		t.Fatal(err)
 	}

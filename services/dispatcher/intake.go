@@ -2,7 +2,8 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,12 +16,8 @@ const (
 	// unnoticed after a leader change (JETSTREAM.md "Costs").
 	pullExpiry    = 5 * time.Second
 	pullHeartbeat = time.Second
-	// lookupTimeout bounds one question for a consumer.
-	lookupTimeout = 5 * time.Second
 	// retakePause is between two tries to take from a consumer.
 	retakePause = 250 * time.Millisecond
-	// leftoverWait bounds the wait for deliveries that are on their way when taking ends.
-	leftoverWait = 250 * time.Millisecond
 )
 
 // take hands every message of a consumer to handle, one after the other, until
@@ -32,56 +29,70 @@ func (d *Dispatcher) take(ctx context.Context, stream, consumer string, handle f
 			return
 		}
 		d.logger.Warn("consumer is taken up anew", "stream", stream, "consumer", consumer, "error", err)
-		d.repair.suspect()
+		d.suspected.Store(true)
 		pause(ctx, retakePause)
 	}
 }
 
 // takeWhile takes until something goes wrong, and says what.
 func (d *Dispatcher) takeWhile(ctx context.Context, stream, consumer string, handle func(*jsutil.Delivery)) error {
-	lookup, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	cons, err := d.broker.js.Consumer(lookup, stream, consumer)
+	cons, err := d.js.Consumer(ctx, stream, consumer)
 	if err != nil {
 		return translate("look up the consumer", err)
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxMessages(d.cfg.Prefetch),
+	msgs, err := cons.Messages(jetstream.PullMaxMessages(inFlight),
 		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return translate("take messages", err)
 	}
-	defer d.giveBack(msgs)
+	defer msgs.Stop()
+	defer context.AfterFunc(ctx, func() {
+		if d.nc.IsConnected() {
+			msgs.Drain() // what was delivered still comes, and then an error
+		} else {
+			msgs.Stop() // draining would wait for the broker
+		}
+	})()
 	for {
-		m, err := msgs.Next(jetstream.NextContext(ctx))
+		m, err := msgs.Next()
 		if err != nil {
 			return translate("take a message", err)
 		}
-		del, err := jsutil.DeliveryOf(d.broker.nc, m)
+		del, err := jsutil.DeliveryOf(d.nc, m)
 		if err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			d.finish(del, "", fmt.Errorf("not taken up: %w", errDrained))
+			continue
 		}
 		handle(del)
 	}
 }
 
-// giveBack ends the taking and returns what was delivered but not handled, so
-// that another dispatcher need not wait for its AckWait.
-func (d *Dispatcher) giveBack(msgs jetstream.MessagesContext) {
-	defer msgs.Stop()
-	if !d.broker.nc.IsConnected() {
-		return // draining would wait for the broker
-	}
-	msgs.Drain()
-	for {
-		m, err := msgs.Next(jetstream.NextMaxWait(leftoverWait))
-		if err != nil {
-			if !errors.Is(err, jetstream.ErrMsgIteratorClosed) {
-				d.logger.Debug("some deliveries may come again late", "error", jsutil.Translate(err))
-			}
-			return
-		}
-		if err := m.Nak(); err != nil {
-			d.logger.Debug("delivery could not be given back", "subject", m.Subject(), "error", err)
-		}
-	}
+// lane runs functions beside one another, inFlight at a time. Each must end in
+// bounded time: a full lane makes its callers wait.
+type lane struct {
+	slots chan struct{}
+	wg    sync.WaitGroup
+}
+
+func newLane() *lane { return &lane{slots: make(chan struct{}, inFlight)} }
+
+// run starts f, once there is room for it.
+func (l *lane) run(f func()) {
+	l.slots <- struct{}{}
+	l.wg.Go(func() {
+		defer func() { <-l.slots }()
+		f()
+	})
+}
+
+// aside handles m in l with f, in bounded time, and answers it.
+func (d *Dispatcher) aside(ctx context.Context, l *lane, m *jsutil.Delivery, runID string, f func(context.Context) error) {
+	l.run(func() {
+		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+		defer cancel()
+		d.finish(m, runID, f(ctx))
+	})
 }

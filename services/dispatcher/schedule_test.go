@@ -52,7 +52,7 @@ func TestNotBeforeFarAway(t *testing.T) {
 	b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo", NotBefore: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)})
 	b.waitHistory(t, id, "run.scheduled")
 	b.waitEmpty(t)
-	m, err := b.broker.last(t.Context(), contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
+	m, err := b.last(t, contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestNotBeforeFarAway(t *testing.T) {
 	// It fires long before its time: it is put again.
 	b.publish(t, contracts.ScheduleDueSubject(id), "")
 	waitFor(t, "a new schedule", func() bool {
-		now, err := b.broker.last(t.Context(), contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
+		now, err := b.last(t, contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
 		return err == nil && now.Sequence > m.Sequence
 	})
 	b.waitHistory(t, id, "run.scheduled")

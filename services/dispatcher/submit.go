@@ -3,30 +3,24 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 )
 
-// submitter takes submissions in. Its fast lane is three stages, each a
-// goroutine that works in the order of the inbox and waits for no answer that
-// the stage after it could wait for: accept sends run.queued, post awaits it
-// and sends the work message, settle awaits that and acks. So the rate does
-// not hang on the round trips, and work is queued in the order of the inbox.
-// Whatever needs a question asked first leaves the fast lane (admit.go).
+// submitter takes submissions in. On the fast lane nobody waits for an answer
+// that somebody after him could wait for: accept sends run.queued; post, a
+// goroutine of its own, awaits it and sends the work message; settle awaits
+// that, and acks. Accept and post work in the order of the inbox, and so does
+// work get queued, at a rate that does not hang on the round trips. Whatever
+// needs a question asked first leaves the fast lane (admit.go).
 type submitter struct {
-	handler
-	agents        *agents
-	acceptUnknown bool
-	lane          *lane
-	queued        chan *item // their run.queued is under way
-	posted        chan *item // so is their work message
+	*Dispatcher
+	lane   *lane
+	queued chan *item // their run.queued is under way
 }
 
 // item is one submission on its way. One goroutine at a time has it.
@@ -34,57 +28,40 @@ type item struct {
 	*jsutil.Delivery
 	sub      contracts.Submission // after read always with a valid run id
 	appended *runlog.Pending
-	work     jetstream.PubAckFuture
-	sent     time.Time // when the last of the two was
+	sent     time.Time // when it was
 }
 
-func newSubmitter(h handler, a *agents, cfg Config) *submitter {
-	return &submitter{
-		handler: h, agents: a, acceptUnknown: cfg.AcceptUnknownAgents, lane: newLane(cfg.Concurrency),
-		queued: make(chan *item, cfg.Prefetch), posted: make(chan *item, cfg.Prefetch),
-	}
+func newSubmitter(d *Dispatcher) *submitter {
+	return &submitter{Dispatcher: d, lane: newLane(), queued: make(chan *item, inFlight)}
 }
 
-// run handles what take hands it until take returns, and waits for all of it.
-func (s *submitter) run(ctx context.Context, take func(handle func(*jsutil.Delivery))) {
-	var stages sync.WaitGroup
-	stages.Go(func() {
-		defer close(s.posted)
+// takeSubmissions takes submissions until ctx ends, and returns when all that
+// it took are answered. Their handling has the context work.
+func (d *Dispatcher) takeSubmissions(ctx, work context.Context) {
+	s := newSubmitter(d)
+	var posting sync.WaitGroup
+	posting.Go(func() {
 		for it := range s.queued {
-			s.post(ctx, it)
+			s.post(work, it)
 		}
 	})
-	stages.Go(func() {
-		for it := range s.posted {
-			s.settle(ctx, it)
-		}
-	})
-	take(func(m *jsutil.Delivery) { s.accept(ctx, m) })
+	d.take(ctx, contracts.StreamInbox, contracts.ConsumerSubmit, func(m *jsutil.Delivery) { s.accept(work, m) })
 	close(s.queued)
-	stages.Wait()
-	s.lane.wait()
+	posting.Wait()
+	s.lane.wg.Wait()
 }
 
-// accept is the first stage.
+// accept is the first step.
 func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	it := &item{Delivery: m}
-	if faults := it.read(); len(faults) > 0 {
-		s.aside(ctx, it, func(ctx context.Context, it *item) error { return s.refuse(ctx, it, faults) })
-		return
-	}
+	faults := it.read()
 	rec, known := s.agents.cached(it.sub.AgentKey)
-	if !known && !s.acceptUnknown || it.sub.IdempotencyKey != "" || it.delayed() {
-		s.aside(ctx, it, s.admit)
+	plain := len(faults) == 0 && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" && !it.delayed()
+	if plain && s.send(it, rec) == nil {
+		s.queued <- it
 		return
 	}
-	complete(&it.sub, rec)
-	var err error
-	if it.appended, err = s.appendQueued(it); err != nil {
-		s.aside(ctx, it, func(ctx context.Context, it *item) error { return s.oversized(ctx, it, err) })
-		return
-	}
-	it.sent = time.Now()
-	s.queued <- it
+	s.aside(ctx, s.lane, m, it.sub.RunID, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
 }
 
 // read decodes the submission and settles its run id.
@@ -110,69 +87,54 @@ func (it *item) read() contracts.Faults {
 // delayed reports whether the run must not start yet.
 func (it *item) delayed() bool { return it.sub.NotBefore.After(time.Now()) }
 
-// appendQueued sends the first event of a run that may start at once.
-func (s *submitter) appendQueued(it *item) (*runlog.Pending, error) {
-	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, contracts.Draft{
-		Type: contracts.TypeQueued, AgentKey: it.sub.AgentKey, Priority: it.sub.Priority, MaxAttempts: it.sub.MaxAttempts,
-		Payload: contracts.Queued{Submission: it.sub, SubmittedAt: it.Stored.UTC()},
-	}, time.Now())
+// send appends run.queued, and does not wait for the answer. After an error
+// nothing was sent.
+func (s *submitter) send(it *item, rec contracts.AgentRecord) error {
+	complete(&it.sub, rec)
+	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, queuedOf(it.sub, it.Stored), time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("queue the run: %w", err)
+		return err
 	}
-	return s.log.AppendAsync(runlog.Head{}, event)
+	it.sent = time.Now()
+	it.appended, err = s.log.AppendAsync(runlog.Head{}, event)
+	return err
 }
 
-// post is the second stage.
+// post is the second step.
 func (s *submitter) post(ctx context.Context, it *item) {
-	head, err := s.await(ctx, it)
+	step, cancel := context.WithDeadline(ctx, it.sent.Add(stepTimeout))
+	defer cancel()
+	head, err := it.appended.Wait(step)
 	if errors.Is(err, jsutil.ErrConflict) {
-		s.aside(ctx, it, s.resume)
+		// Delivered again, to us or to another dispatcher, or submitted twice.
+		s.aside(ctx, s.lane, it.Delivery, it.sub.RunID, func(ctx context.Context) error { return s.resume(ctx, it.sub.RunID) })
 		return
 	}
 	if err == nil {
-		it.work, err = s.broker.js.PublishMsgAsync(workMessage(head.Head, it.appended.Data(), head.Sequence))
+		err = s.sendWork(it, head)
 	}
 	if err != nil {
-		s.finish(it.Delivery, translate("queue the run", err), "run_id", it.sub.RunID)
-		return
+		s.finish(it.Delivery, it.sub.RunID, err)
 	}
-	it.sent = time.Now()
-	s.posted <- it
 }
 
-func (s *submitter) await(ctx context.Context, it *item) (runlog.Head, error) {
-	ctx, cancel := context.WithDeadline(ctx, it.sent.Add(stepTimeout))
-	defer cancel()
-	return it.appended.Wait(ctx)
-}
-
-// settle is the third stage.
-func (s *submitter) settle(ctx context.Context, it *item) {
-	err := awaitAck(ctx, it.work, it.sent.Add(stepTimeout))
-	if errors.Is(err, jsutil.ErrPresent) {
-		err = nil // another dispatcher has taken the same submission up and was quicker
+// sendWork publishes the work message, and has the third step wait for the answer.
+func (s *submitter) sendWork(it *item, head runlog.Head) error {
+	m, err := workMessage(head.Head, it.appended.Data(), head.Sequence)
+	if err != nil {
+		return err
 	}
-	s.finish(it.Delivery, err, "run_id", it.sub.RunID)
-}
-
-func awaitAck(ctx context.Context, f jetstream.PubAckFuture, deadline time.Time) error {
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	select {
-	case <-f.Ok():
-		return nil
-	case err := <-f.Err():
+	ack, err := s.js.PublishMsgAsync(m)
+	if err != nil {
 		return translate("publish the work message", err)
-	case <-ctx.Done():
-		return fmt.Errorf("publish the work message: %w: %w", jsutil.ErrUnavailable, context.Cause(ctx))
 	}
-}
-
-// aside goes on with it off the fast lane, and answers its message.
-func (s *submitter) aside(ctx context.Context, it *item, f func(context.Context, *item) error) {
 	s.lane.run(func() {
-		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-		defer cancel()
-		s.finish(it.Delivery, f(ctx, it), "run_id", it.sub.RunID)
+		var err error
+		select { // one of them comes: js has a timeout for it
+		case <-ack.Ok():
+		case err = <-ack.Err():
+		}
+		s.finish(it.Delivery, it.sub.RunID, ignorePresent(translate("publish the work message", err)))
 	})
+	return nil
 }
