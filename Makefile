@@ -84,6 +84,10 @@ demo: build ## watch it work: two workers, one killed, a run resumed
 bench: build ## measure the broker's floor and our runs per second, as ratios
 	go run ./test/bench
 
+.PHONY: recovery
+recovery: build ## kill, stop and restart what runs, hold the figures against their bounds
+	go run ./test/recovery
+
 .PHONY: cover
 cover: ## run the tests with coverage, by function, into cover.out
 	go test $(TESTFLAGS) -coverpkg=./pkg/...,./services/... -coverprofile=cover.out $(PKG)

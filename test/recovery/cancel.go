@@ -31,6 +31,11 @@ func cancelling(ctx context.Context, s *stage, o options, res *result) error {
 			if err != nil {
 				return err
 			}
+			if endedAt > toEnd || toldAt > toContext {
+				now := time.Now()
+				res.note("%s: told after %s, ended after %s; the broker's slowest answer meanwhile took %s", kind.name, toldAt, endedAt,
+					s.noise.slowest(now.Add(-endedAt), now).Round(time.Millisecond))
+			}
 			context, end = append(context, toldAt), append(end, endedAt)
 		}
 		res.times(kind.name+": cancel command → its context ended", context, toContext)

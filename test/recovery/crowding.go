@@ -17,7 +17,7 @@ import (
 func crowding(ctx context.Context, s *stage, o options, res *result) error {
 	parked, fresh, rounds, bound := 10_000, 5_000, 7, 0.9
 	if o.short {
-		parked, fresh, rounds, bound = 500, 500, 3, 0.4
+		parked, fresh, rounds, bound = 1500, 500, 3, 0.4 // above the 1,000 that a consumer takes by default
 	}
 	other, err := newStage(ctx, s.binary, s.level)
 	defer func() {

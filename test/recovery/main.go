@@ -144,6 +144,7 @@ func (p part) measure(ctx context.Context, o options) *result {
 		res.Error = err.Error()
 	}
 	s.stop()
+	res.times("(for comparison: the broker's answer to a plain question)", s.noise.all(), 0)
 	res.Faults = append(res.Faults, s.seen.faultList()...)
 	if o.keep || !res.ok() {
 		res.note("logs and files: %s", s.dir)

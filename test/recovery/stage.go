@@ -45,6 +45,7 @@ type stage struct {
 	nc     *nats.Conn
 	client *client.Client
 	seen   *ledger
+	noise  noise
 
 	stopWatching context.CancelFunc
 	watching     sync.WaitGroup
@@ -174,6 +175,7 @@ func (s *stage) watch(ctx context.Context) error {
 			s.seen.add(e, err)
 		}
 	})
+	s.watching.Go(func() { s.noise.measure(watching, s) })
 	// Following begins at a moment of its own; what is submitted before would
 	// be missed. Submissions that nobody can execute show when that is past.
 	var err error

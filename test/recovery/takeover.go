@@ -39,6 +39,9 @@ func takeover(ctx context.Context, s *stage, o options, res *result) error {
 // takeovers collects times since the kill.
 type takeovers struct{ started, resumed []time.Duration }
 
+// slow is from when on a try is told of by itself.
+const slow = 1800 * time.Millisecond
+
 // batch is how many workers are killed of one set. They wait together until
 // their connections are old.
 const batch = 10
@@ -139,6 +142,11 @@ func (t *takeovers) killHolder(ctx context.Context, s *stage, id string, n int, 
 	}
 	if err := checkCount(events, n); err != nil {
 		res.Faults = append(res.Faults, fmt.Sprintf("run %s: %v", id, err))
+	}
+	if after := resumed.At.Sub(killed); after > slow {
+		res.note("run %s of %s, killed at %s, by %s: started after %s, checkpoint after %s; the broker's slowest answer meanwhile took %s",
+			id, holder, killed.UTC().Format(time.TimeOnly), started.WorkerID, started.At.Sub(killed).Round(time.Millisecond),
+			after.Round(time.Millisecond), s.noise.slowest(killed, resumed.At).Round(time.Millisecond))
 	}
 	t.started = append(t.started, started.At.Sub(killed))
 	t.resumed = append(t.resumed, resumed.At.Sub(killed))
