@@ -1,6 +1,7 @@
 package statekeeper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,13 +33,14 @@ const (
 	apiRequests = 64
 	// apiWait bounds one request.
 	apiWait = 5 * time.Second
+	// headerRoom is what an answer's headers may take.
+	headerRoom = 4 << 10
 )
 
 // apiError is an answer that is not the one asked for. Code is an HTTP status.
 type apiError struct {
 	code int
 	text string
-	body []byte // sent along; may be nil
 }
 
 func (e *apiError) Error() string { return e.text }
@@ -99,11 +101,15 @@ func (a *api) serve(ctx context.Context, name string, handle func(context.Contex
 	if err == nil {
 		data, err = contracts.Encode(response)
 	}
+	if limit := int(a.nc.MaxPayload()) - headerRoom; err == nil && len(data) > limit {
+		err = &apiError{code: 413, text: fmt.Sprintf("the answer has %d bytes, and the broker carries %d; "+
+			"the result of a run is the payload of the last event on runs.<run_id>.events", len(data), limit)}
+	}
 	if err == nil {
 		err = r.Respond(data)
 	} else {
 		e := a.describe(name, err)
-		err = r.Error(strconv.Itoa(e.code), e.text, e.body)
+		err = r.Error(strconv.Itoa(e.code), e.text, nil)
 	}
 	if err != nil {
 		a.logger.Warn("cannot answer an api request", "endpoint", name, "error", err)
@@ -125,8 +131,8 @@ func (a *api) describe(name string, err error) *apiError {
 
 // stats answers endpoint stats.
 func (a *api) stats(_ context.Context, data []byte) (any, error) {
-	if f := decodeRequest(data, nil); f != nil {
-		return nil, badRequest(f)
+	if body := string(bytes.TrimSpace(data)); body != "" && body != "{}" {
+		return nil, &apiError{code: 400, text: "the request must be an empty JSON object, or empty"}
 	}
 	x, err := a.ready()
 	if err != nil {

@@ -3,14 +3,14 @@
 //
 // What lives here:
 //
-//   - The projector (projector.go, session.go, entry.go, rebuild.go) folds the
+//   - The projector (projector.go, session.go, folding.go, records.go) folds the
 //     events of RUNS_LOG into one status record per run in bucket runs. One
 //     instance is active, by the pinned priority group of its consumer; the
 //     others stand by.
-//   - The feed (feed.go) keeps the index (index.go, symbols.go) of all runs in
+//   - The feed (feed.go) keeps the index (index.go, query.go) of all runs in
 //     every instance, active or not.
-//   - The API (api.go, get.go, list.go, cursor.go) answers get, list and stats
-//     as a NATS micro service; the replicas share the requests.
+//   - The API (api.go, get.go, list.go) answers get, list and stats as a NATS
+//     micro service; the replicas share the requests.
 //   - The watchdog (watchdog.go, suspicion.go, release.go) pings workers that
 //     hold runs and gives back the leases of those that died.
 //

@@ -62,8 +62,10 @@ func active(t *testing.T, keepers ...*keeper) *keeper {
 }
 
 func TestStandbyTakesOver(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"stopped", "cut off"} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			b := jstest.Start(t)
 			one, two := startKeeper(t, b, Config{}), startKeeper(t, b, Config{})
 			p := newPlayer(t, b)
@@ -117,8 +119,9 @@ func TestStandbyTakesOver(t *testing.T) {
 // TestIdleTakeover: what the dead instance had not written appears even if
 // nothing happens any more.
 func TestIdleTakeover(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
-	one := startKeeper(t, b, Config{Window: time.Second})
+	one := startKeeper(t, b, Config{}, withWindow(time.Second))
 	p := newPlayer(t, b)
 	head, id := p.submit(contracts.Submission{})
 	waitFor(t, "the event to be folded", func() (bool, string) { return one.projector.counters.Events.Load() == 1, "" })
@@ -131,6 +134,7 @@ func TestIdleTakeover(t *testing.T) {
 }
 
 func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
 	b := jstest.StartFile(t)
 	k := startKeeper(t, b, Config{})
 	p := newPlayer(t, b)
@@ -171,6 +175,7 @@ func TestBrokerRestart(t *testing.T) {
 // TestBrokerComesBackEmpty: a broker in memory forgets everything; the service
 // makes the topology and the index anew.
 func TestBrokerComesBackEmpty(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	p := newPlayer(t, b)
@@ -195,6 +200,7 @@ func TestBrokerComesBackEmpty(t *testing.T) {
 // TestStartedBeforeTheTopology is also that of a start before the broker: nc
 // may be connecting still when Run begins.
 func TestStartedBeforeTheTopology(t *testing.T) {
+	t.Parallel()
 	b := jstest.StartEmpty(t)
 	k := startKeeper(t, b, Config{})
 	k.ready(t)
@@ -203,6 +209,7 @@ func TestStartedBeforeTheTopology(t *testing.T) {
 }
 
 func TestStartedBeforeTheBroker(t *testing.T) {
+	t.Parallel()
 	b := jstest.StartFile(t)
 	b.Stop(t)
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: b.URL(), Name: t.Name(), Retry: true, Logger: testLogger(t)})
@@ -221,8 +228,9 @@ func TestStartedBeforeTheBroker(t *testing.T) {
 // TestStopsWhileTheBrokerIsDown: Run returns in a few seconds at most, and
 // whoever starts next finds everything.
 func TestStopsWhileTheBrokerIsDown(t *testing.T) {
+	t.Parallel()
 	b := jstest.StartFile(t)
-	k := startKeeper(t, b, Config{Window: time.Second})
+	k := startKeeper(t, b, Config{}, withWindow(time.Second))
 	k.ready(t)
 	p := newPlayer(t, b)
 	head, id := p.submit(contracts.Submission{})

@@ -3,7 +3,6 @@ package statekeeper
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -35,8 +34,8 @@ type feed struct {
 	position uint64    // the last stream sequence that is in index
 }
 
-// feedIdle is when the broker forgets the consumer of an instance that died.
-const feedIdle = 30 * time.Second
+// feedIdle is when the broker forgets a consumer that nobody pulls from any more.
+const feedIdle = 10 * time.Second
 
 // current returns the index, nil while the first load goes on.
 func (f *feed) current() *index { return f.loaded.Load() }
@@ -60,7 +59,6 @@ func (f *feed) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create the consumer of the index: %w", jsutil.Translate(err))
 	}
-	defer f.remove(context.WithoutCancel(ctx), stream, cons)
 	if cons.CachedInfo().NumPending == 0 {
 		f.complete()
 	}
@@ -105,17 +103,5 @@ func (f *feed) take(m jetstream.Msg) {
 func (f *feed) complete() {
 	if f.loaded.Swap(f.index) != f.index {
 		f.logger.Info("index loaded", "runs", f.index.stats().Total)
-	}
-}
-
-// remove deletes the consumer, so that the broker need not keep it until it is idle.
-func (f *feed) remove(ctx context.Context, stream jetstream.Stream, cons jetstream.Consumer) {
-	if !f.js.Conn().IsConnected() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, finishWait)
-	defer cancel()
-	if err := stream.DeleteConsumer(ctx, cons.CachedInfo().Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		f.logger.Debug("could not delete the consumer of the index, it ends by itself", "error", err)
 	}
 }

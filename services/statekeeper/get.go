@@ -2,7 +2,6 @@ package statekeeper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -14,21 +13,11 @@ import (
 // get answers endpoint get: the stored record, carried on by what the log holds
 // beyond it.
 func (a *api) get(ctx context.Context, data []byte) (any, error) {
-	var q contracts.GetRequest
-	f := decodeRequest(data, map[string]any{"run_id": &q.RunID})
-	if f == nil {
-		if err := contracts.CheckRunID(q.RunID); err != nil {
-			f = contracts.Faults{{Field: "run_id", Message: err.Error()}}
-		}
-	}
+	q, f := contracts.DecodeGet(data)
 	if f != nil {
 		return nil, badRequest(f)
 	}
-	response, err := a.lookup(ctx, q.RunID)
-	if err != nil {
-		return nil, err
-	}
-	return response, a.fit(response)
+	return a.lookup(ctx, q.RunID)
 }
 
 // lookup reads record and log of a run, the record first: it then claims no
@@ -67,26 +56,3 @@ func (a *api) lookup(ctx context.Context, runID string) (contracts.GetResponse, 
 	}
 	return response, nil
 }
-
-// fit refuses an answer that the broker would not carry, and sends the record
-// without the result in its place.
-func (a *api) fit(r contracts.GetResponse) error {
-	if len(r.Result) < int(a.nc.MaxPayload())/2 {
-		return nil // no record is larger than the other half
-	}
-	data, err := contracts.Encode(r)
-	if err != nil || int64(len(data)) < a.nc.MaxPayload()-headerRoom {
-		return err
-	}
-	size := len(r.Result)
-	r.Result = nil
-	if data, err = json.Marshal(r); err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
-	}
-	return &apiError{code: 413, body: data, text: fmt.Sprintf(
-		"the result has %d bytes and does not fit into an answer; it is the payload of the last event on %s. The run without it is in the body",
-		size, contracts.EventsSubject(r.Run.RunID))}
-}
-
-// headerRoom is what an answer's headers may take.
-const headerRoom = 4 << 10

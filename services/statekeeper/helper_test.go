@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -18,7 +19,15 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets more tests run at once than there are processors: most of them
+// wait, for a pin to run out or a worker to be taken for dead.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testLogger shows what a keeper logs when its test fails or -v is given.
 func testLogger(t testing.TB) *slog.Logger {
@@ -34,18 +43,26 @@ type keeper struct {
 }
 
 // startKeeper runs an instance on its own connection until the test ends or stop is called.
-func startKeeper(t testing.TB, b *jstest.Broker, cfg Config) *keeper {
+func startKeeper(t testing.TB, b *jstest.Broker, cfg Config, adjust ...func(*Statekeeper)) *keeper {
 	t.Helper()
-	return startKeeperOn(t, b, b.Connect(t), cfg)
+	return startKeeperOn(t, b, b.Connect(t), cfg, adjust...)
 }
 
-func startKeeperOn(t testing.TB, b *jstest.Broker, nc *nats.Conn, cfg Config) *keeper {
+// withWindow gives the projector another window.
+func withWindow(d time.Duration) func(*Statekeeper) {
+	return func(s *Statekeeper) { s.projector.window = d }
+}
+
+func startKeeperOn(t testing.TB, b *jstest.Broker, nc *nats.Conn, cfg Config, adjust ...func(*Statekeeper)) *keeper {
 	t.Helper()
 	cfg.Topology.Storage = b.Topology().Streams[0].Storage
 	cfg.Logger = testLogger(t)
 	s, err := New(nc, cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, a := range adjust {
+		a(s)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	k := &keeper{Statekeeper: s, nc: nc, cancel: cancel, ended: make(chan struct{})}

@@ -68,6 +68,7 @@ func (m model) matches(q contracts.ListRequest, s summary) bool {
 
 // TestIndexAgainstModel changes runs at random and compares lists and counts.
 func TestIndexAgainstModel(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	x, m, base := newIndex(), model{}, time.Unix(1_700_000_000, 0)
 	var ids []uuid.UUID
@@ -152,6 +153,7 @@ func BenchmarkIndexSet(b *testing.B) {
 }
 
 func TestCursor(t *testing.T) {
+	t.Parallel()
 	p := position{time.Now().UnixNano(), uuid.New()}
 	if got, err := parseCursor(p.cursor()); err != nil || got != p {
 		t.Errorf("got %v, %v", got, err)

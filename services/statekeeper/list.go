@@ -2,7 +2,6 @@ package statekeeper
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
@@ -54,27 +53,7 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 
 // decodeList reads and judges a request, with the limit filled in.
 func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults) {
-	var q contracts.ListRequest
-	f := decodeRequest(data, map[string]any{
-		"status": &q.Status, "agent_key": &q.AgentKey, "conversation_id": &q.ConversationID, "metadata": &q.Metadata,
-		"created_after": &q.CreatedAfter, "created_before": &q.CreatedBefore, "limit": &q.Limit, "cursor": &q.Cursor,
-	})
-	fault := func(field, format string, args ...any) {
-		f = append(f, contracts.Fault{Field: field, Message: fmt.Sprintf(format, args...)})
-	}
-	for i, s := range q.Status {
-		if !s.Valid() {
-			fault(fmt.Sprintf("status[%d]", i), "must be one of %v, not %q", contracts.Statuses(), short(string(s)))
-		}
-	}
-	if q.AgentKey != "" {
-		if err := contracts.CheckAgentKey(q.AgentKey); err != nil {
-			fault("agent_key", "%v", err)
-		}
-	}
-	if q.Limit < 0 || q.Limit > contracts.MaxListLimit {
-		fault("limit", "must be 1 to %d, or left out for %d, not %d", contracts.MaxListLimit, contracts.DefaultListLimit, q.Limit)
-	}
+	q, f := contracts.DecodeList(data)
 	if q.Limit == 0 {
 		q.Limit = contracts.DefaultListLimit
 	}
@@ -82,7 +61,7 @@ func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults)
 	if q.Cursor != "" {
 		var err error
 		if from, err = parseCursor(q.Cursor); err != nil {
-			fault("cursor", "%v", err)
+			f = append(f, contracts.Fault{Field: "cursor", Message: err.Error()})
 		}
 	}
 	return q, from, f

@@ -19,8 +19,9 @@ type projector struct {
 	folding
 	js      jetstream.JetStream
 	records *records
-	window  time.Duration
-	live    int // records of unfinished runs that are kept in memory
+	// window and live are the constants below but in tests.
+	window time.Duration
+	live   int
 	// consumer and group name the durable consumer and its priority group; a
 	// consumer without one has group "".
 	consumer, group string
@@ -39,6 +40,9 @@ type counters struct {
 }
 
 const (
+	// window is how long a change of a run's status may wait for further events
+	// of that run, so that a short run costs one write. A run's end waits for nothing.
+	window = 30 * time.Millisecond
 	// liveRuns bounds the records kept in memory, about 1 KB each. Above it
 	// records are read again.
 	liveRuns = 100_000
@@ -46,7 +50,7 @@ const (
 	finishWait = 2 * time.Second
 )
 
-func newProjector(js jetstream.JetStream, f folding, window time.Duration) *projector {
+func newProjector(js jetstream.JetStream, f folding) *projector {
 	return &projector{
 		folding: f, js: js, records: &records{js: js}, window: window, live: liveRuns,
 		consumer: contracts.ConsumerProjector, group: jsutil.ProjectorGroup,

@@ -18,6 +18,7 @@ import (
 )
 
 func TestProjectsWholeLives(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	p := newPlayer(t, b)
@@ -105,10 +106,11 @@ func TestStatusAppearsSoon(t *testing.T) {
 func first(h runlog.Head, _ string) runlog.Head { return h }
 
 func TestMergesWrites(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	// A window that a run does not outlast even with the race detector on a busy
 	// machine; with the default one it is the same where runs take less than that.
-	k := startKeeper(t, b, Config{Window: 500 * time.Millisecond})
+	k := startKeeper(t, b, Config{}, withWindow(500*time.Millisecond))
 	p := newPlayer(t, b)
 	const runs = 500
 	work := make(chan int)
@@ -146,6 +148,7 @@ func TestMergesWrites(t *testing.T) {
 
 // TestStreamingIsQuiet: text costs few writes, and is acknowledged all the same.
 func TestStreamingIsQuiet(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	p := newPlayer(t, b)
@@ -171,6 +174,7 @@ func TestStreamingIsQuiet(t *testing.T) {
 }
 
 func TestRebuildsDamagedRecords(t *testing.T) {
+	t.Parallel()
 	damage := map[string]func(t *testing.T, b *jstest.Broker, p *player, id string){
 		"purged": func(t *testing.T, b *jstest.Broker, _ *player, id string) {
 			stream, err := b.JS.Stream(t.Context(), contracts.StreamRuns)
@@ -201,6 +205,7 @@ func TestRebuildsDamagedRecords(t *testing.T) {
 		// The same with a projector that remembers the run and with one that does not.
 		for _, fresh := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/fresh=%v", name, fresh), func(t *testing.T) {
+				t.Parallel()
 				b := jstest.Start(t)
 				k := startKeeper(t, b, Config{})
 				p := newPlayer(t, b)
@@ -250,6 +255,7 @@ func edited(edit func(*contracts.StatusRecord)) func(contracts.StatusRecord) []b
 
 // TestPoison: events that nobody can decode stop neither their run nor others.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	p := newPlayer(t, b)
@@ -294,7 +300,7 @@ func racer(t *testing.T, b *jstest.Broker, name string) *projector {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t)}, Config{}.withDefaults().Window)
+	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t)})
 	p.consumer, p.group = name, ""
 	return p
 }
@@ -302,6 +308,7 @@ func racer(t *testing.T, b *jstest.Broker, name string) *projector {
 // TestRacingProjectors: several that project everything at once agree with the
 // log in the end, and no record ever goes back.
 func TestRacingProjectors(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	p := newPlayer(t, b)
 	s := &supervised{}

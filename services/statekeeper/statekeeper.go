@@ -40,12 +40,12 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	}
 	s := &Statekeeper{cfg: cfg, nc: nc, js: js, topology: jsutil.NewTopology(cfg.Topology)}
 	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger}
-	s.projector = newProjector(js, f, cfg.Window)
+	s.projector = newProjector(js, f)
 	s.feed = &feed{js: js, logger: cfg.Logger}
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
-		interval: cfg.PingInterval, grace: cfg.TakeoverGrace, logger: cfg.Logger,
+		interval: pingInterval, grace: takeoverGrace, logger: cfg.Logger,
 	}
 	return s, nil
 }
@@ -60,8 +60,7 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 	if err := jsutil.WaitTopology(ctx, s.js, s.topology, s.cfg.Logger); err != nil {
 		return s.ended(ctx, err)
 	}
-	s.cfg.Logger.Info("statekeeper started", "window", s.cfg.Window,
-		"ping_interval", s.cfg.PingInterval, "takeover_grace", s.cfg.TakeoverGrace, "version", s.cfg.Version)
+	s.cfg.Logger.Info("statekeeper started", "version", s.cfg.Version)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var children sync.WaitGroup

@@ -27,13 +27,21 @@ type watchdog struct {
 	log      *runlog.Log
 	feed     *feed
 	acting   func(context.Context) (bool, error)
-	interval time.Duration // between two rounds of pings
-	grace    time.Duration
+	interval time.Duration // pingInterval but in tests
+	grace    time.Duration // takeoverGrace but in tests
 	logger   *slog.Logger
 
 	connected atomic.Int64 // UnixNano of the last connect
 	released  atomic.Int64 // leases given back
 }
+
+const (
+	// pingInterval is between two rounds of pings.
+	pingInterval = 300 * time.Millisecond
+	// takeoverGrace is how long a worker must be gone before its leases are given
+	// back (DESIGN "takeover_grace").
+	takeoverGrace = time.Second
+)
 
 // watched is a worker that holds runs. A round of pings owns it.
 type watched struct {

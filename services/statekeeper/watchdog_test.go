@@ -16,6 +16,7 @@ import (
 )
 
 func TestSuspicion(t *testing.T) {
+	t.Parallel()
 	start := time.Unix(1_700_000_000, 0)
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
 	type ping struct {
@@ -61,6 +62,7 @@ func TestSuspicion(t *testing.T) {
 
 // TestLeavesWhatMovedOn: the index lags, the log is asked.
 func TestLeavesWhatMovedOn(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	l := newLessee(t, b, "w-dead")
@@ -171,6 +173,7 @@ func (l *lessee) noWork(wait time.Duration) {
 // TestGivesLeasesBack: when a worker dies its runs go on within a second or so,
 // those of another stay where they are.
 func TestGivesLeasesBack(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	live, dead := newLessee(t, b, "w-live"), newLessee(t, b, "w-dead")
@@ -210,7 +213,7 @@ func TestGivesLeasesBack(t *testing.T) {
 func settle(t *testing.T, k *keeper) {
 	t.Helper()
 	waitFor(t, "the connection to be a second old", func() (bool, string) {
-		return time.Since(time.Unix(0, k.watchdog.connected.Load())) > k.cfg.TakeoverGrace, ""
+		return time.Since(time.Unix(0, k.watchdog.connected.Load())) > k.watchdog.grace, ""
 	})
 }
 
@@ -223,8 +226,11 @@ func (k *keeper) record(t *testing.T, l *lessee, at runlog.Head) {
 
 // TestFrozenWorker: one that is connected and does not answer gets more time.
 func TestFrozenWorker(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
-	k := startKeeper(t, b, Config{PingInterval: 50 * time.Millisecond, TakeoverGrace: 300 * time.Millisecond})
+	k := startKeeper(t, b, Config{}, func(s *Statekeeper) {
+		s.watchdog.interval, s.watchdog.grace = 50*time.Millisecond, 300*time.Millisecond
+	})
 	frozen := newLessee(t, b, "w-frozen")
 	head, _ := frozen.hold()
 	k.record(t, frozen, head)
@@ -251,6 +257,7 @@ func TestFrozenWorker(t *testing.T) {
 // TestNoStormAfterBrokerRestart: workers that are back within a second keep
 // their runs.
 func TestNoStormAfterBrokerRestart(t *testing.T) {
+	t.Parallel()
 	b := jstest.StartFile(t)
 	k := startKeeper(t, b, Config{})
 	l := newLessee(t, b, "w-1")
@@ -278,6 +285,7 @@ func TestNoStormAfterBrokerRestart(t *testing.T) {
 // TestWatchAfterFailover: an instance that has just taken over knows who holds
 // what, even if nothing happens any more that would pin it.
 func TestWatchAfterFailover(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	one := startKeeper(t, b, Config{})
 	l, other := newLessee(t, b, "w-dead"), newLessee(t, b, "w-other")
@@ -301,6 +309,7 @@ func TestWatchAfterFailover(t *testing.T) {
 
 // TestManyLeases: thousands are given back one after the other, each once.
 func TestManyLeases(t *testing.T) {
+	t.Parallel()
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	l, other := newLessee(t, b, "w-dead"), newLessee(t, b, "w-other")
