@@ -31,19 +31,17 @@ func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID str
 	if m.Subject == contracts.ScheduleDueSubject(runID) {
 		return d.due(ctx, runID)
 	}
-	if len(m.Data) > contracts.MaxCommand {
-		return fmt.Errorf("%w: %d bytes, at most %d", errMalformed, len(m.Data), contracts.MaxCommand)
-	}
+	var faults contracts.Faults
 	if strings.HasSuffix(m.Subject, ".cancel") {
-		cmd, faults := contracts.DecodeCancel(m.Data)
-		if len(faults) > 0 {
-			return fmt.Errorf("%w: %w", errMalformed, faults)
+		var cmd contracts.CancelCommand
+		if cmd, faults = contracts.DecodeCancel(m.Data); len(faults) == 0 {
+			return d.cancel(ctx, m, runID, cmd)
 		}
-		return d.cancel(ctx, m, runID, cmd)
+	} else {
+		var cmd contracts.RedriveCommand
+		if cmd, faults = contracts.DecodeRedrive(m.Data); len(faults) == 0 {
+			return d.redrive(ctx, m, runID, cmd)
+		}
 	}
-	cmd, faults := contracts.DecodeRedrive(m.Data)
-	if len(faults) > 0 {
-		return fmt.Errorf("%w: %w", errMalformed, faults)
-	}
-	return d.redrive(ctx, m, runID, cmd)
+	return fmt.Errorf("%w: %w", errMalformed, faults)
 }
