@@ -43,7 +43,8 @@ type Config struct {
 	// CancelGrace is how long an agent may take to return when its context has
 	// ended, and how long its Cancel hook may take; default 10 s.
 	CancelGrace time.Duration
-	// TakeoverGrace is how long a silent holder is asked again (DESIGN, idea 4); default 1 s.
+	// TakeoverGrace is how long a silent holder is asked again (DESIGN, idea 4);
+	// default 1 s, and never more than a quarter of Lease.
 	TakeoverGrace time.Duration
 
 	// Topology is used to make streams that are missing.

@@ -33,7 +33,9 @@ func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("encode the question to a holder: %w", err)
 	}
-	grace := w.cfg.TakeoverGrace
+	// Three times that, and an append, must fit into our own time with the
+	// message, or nobody would ever have asked a mute holder for long enough.
+	grace := min(w.cfg.TakeoverGrace, w.cfg.Lease/4)
 	begun := time.Now()
 	for {
 		once, cancel := context.WithTimeout(ctx, max(grace, askAgain))
