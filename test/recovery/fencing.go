@@ -54,7 +54,15 @@ func fencing(ctx context.Context, s *stage, o options, res *result) error {
 	if err := s.awaitEnd(ctx, 3*time.Minute, ids); err != nil {
 		return err
 	}
-	return s.judgeFencing(ids, steps, stopped, woken, elsewhere, res)
+	if err := s.judgeFencing(ids, steps, stopped, woken, elsewhere, res); err != nil || o.short {
+		return err
+	}
+	for _, p := range s.others[2:] { // after the dispatcher and the statekeeper
+		if err := p.terminate(time.Minute); err != nil {
+			return err
+		}
+	}
+	return frozen(ctx, s, res)
 }
 
 func (s *stage) judgeFencing(ids []string, steps int, stopped, woken time.Time, elsewhere int, res *result) error {
