@@ -61,22 +61,25 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 		return s.ended(ctx, err)
 	}
 	s.cfg.Logger.Info("statekeeper started", "version", s.cfg.Version)
-	ctx, cancel := context.WithCancelCause(ctx)
+	// Whatever ends ctx, the children see a plain cancellation: a cause tells
+	// them of a failure.
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(nil) })()
 	var children sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
 		"projector": untilRenewed(s.nc, s.projector.run), "index": untilRenewed(s.nc, s.feed.run),
 		"api": s.api.run, "watchdog": s.watchdog.run,
 	} {
-		children.Go(func() { s.supervise(ctx, cancel, name, run) })
+		children.Go(func() { s.supervise(work, cancel, name, run) })
 	}
 	children.Wait()
-	return s.ended(ctx, context.Cause(ctx))
+	return s.ended(ctx, context.Cause(work))
 }
 
 // ended is Run's result: an error that came of a cancelled context is none.
 func (s *Statekeeper) ended(ctx context.Context, err error) error {
-	if err == nil || stopped(ctx) {
+	if err == nil || ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("run statekeeper: %w", err)

@@ -89,6 +89,8 @@ func (w *watchdog) holders(ctx context.Context, before map[string]*watched) map[
 	if len(workers) == 0 {
 		return workers
 	}
+	ctx, cancel := context.WithTimeout(ctx, w.grace/2) // an outage must not hold the next round up
+	defer cancel()
 	mine, err := w.acting(ctx)
 	if err != nil {
 		w.logger.Debug("cannot tell whose turn it is to watch the workers", "error", err)
