@@ -27,7 +27,7 @@ type story struct {
 	ended  time.Time
 }
 
-// seen is one event and when it was seen. The payload is kept where a step shows in it.
+// seen is one event and when it was seen. The payload is kept where a step or a lease shows in it.
 type seen struct {
 	At       time.Time
 	Type     contracts.EventType
@@ -76,7 +76,7 @@ func (l *ledger) add(e runlog.Entry, err error) {
 	l.counts[e.Type]++
 	s := seen{At: now, Type: e.Type, Epoch: e.Epoch, Attempt: e.Attempt, WorkerID: e.WorkerID}
 	switch e.Type {
-	case contracts.TypeCheckpoint, contracts.TypeDelta, contracts.TypeRetrying:
+	case contracts.TypeStarted, contracts.TypeCheckpoint, contracts.TypeDelta:
 		s.Payload = e.Payload
 	}
 	r.events = append(r.events, s)

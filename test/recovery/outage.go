@@ -2,21 +2,25 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 )
 
 // outage kills the broker while runs execute, and starts it again after a
 // while: at the same address, on the same files. The workers' runs must go on
 // as if nothing had been, none executed twice.
 func outage(ctx context.Context, s *stage, o options, res *result) error {
-	hosts, slots, steps := 4, 25, 40
-	away := []time.Duration{200 * time.Millisecond, 2 * time.Second, 8 * time.Second}
+	// Twice as many slots as runs: whoever has none free is handed nothing, and
+	// would have nothing to leave alone.
+	hosts, runs, steps := 4, 100, 40
+	breaks := []outageKind{{away: 200 * time.Millisecond}, {away: 2 * time.Second}, {away: 8 * time.Second}, {away: 2 * time.Second, mistake: true}}
 	if o.short {
-		hosts, slots, steps, away = 2, 10, 20, []time.Duration{time.Second}
+		hosts, runs, steps, breaks = 2, 20, 20, []outageKind{{away: time.Second, mistake: true}}
 	}
 	var n notes
 	work := agent.Agent{Key: "steady", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
@@ -25,14 +29,14 @@ func outage(ctx context.Context, s *stage, o options, res *result) error {
 	}}
 	var all []*host
 	for _, id := range names("host", hosts) {
-		h, err := s.startHost(ctx, id, slots, work)
+		h, err := s.startHost(ctx, id, 2*runs/hosts, work)
 		if err != nil {
 			return err
 		}
 		all = append(all, h)
 	}
-	for _, d := range away {
-		if err := s.breakBroker(ctx, d, &n, hosts*slots, steps, res); err != nil {
+	for _, k := range breaks {
+		if err := s.breakBroker(ctx, k, &n, runs, steps, res); err != nil {
 			return err
 		}
 	}
@@ -42,6 +46,15 @@ func outage(ctx context.Context, s *stage, o options, res *result) error {
 		}
 	}
 	return nil
+}
+
+// outageKind is one way to lose a broker for a while.
+type outageKind struct {
+	away time.Duration
+	// mistake gives back every lease as soon as the broker answers, as a
+	// watchdog would that took all workers for dead: each run is handed to
+	// somebody, perhaps before its holder is back.
+	mistake bool
 }
 
 // steady takes its steps, each with an event and a checkpoint.
@@ -69,20 +82,18 @@ func steady(ctx context.Context, run *agent.Run, steps int) (agent.Result, error
 
 // breakBroker has runs executed, kills the broker in their midst, starts it
 // again after the given time, and waits for the runs' end.
-func (s *stage) breakBroker(ctx context.Context, away time.Duration, n *notes, runs, steps int, res *result) error {
+func (s *stage) breakBroker(ctx context.Context, k outageKind, n *notes, runs, steps int, res *result) error {
 	ids, err := s.submitAll(ctx, runs, runOf("steady", "{}"))
 	if err != nil {
 		return err
 	}
 	if err := waitFor(ctx, upTime, "every run to be executed", func() bool {
 		_, begun := n.executions(ids)
-		return begun == runs
+		return begun == runs && s.seen.having(ids, func(h contracts.Head) bool { return h.Epoch == 1 }) == runs
 	}); err != nil {
 		return err
 	}
-	if err := sleep(ctx, time.Second); err != nil {
-		return err
-	}
+	// No pause: what the broker has delivered a moment ago it forgets.
 	port, err := s.port()
 	if err != nil {
 		return err
@@ -91,7 +102,7 @@ func (s *stage) breakBroker(ctx context.Context, away time.Duration, n *notes, r
 	if err := s.broker.kill(); err != nil {
 		return err
 	}
-	if err := sleep(ctx, away); err != nil {
+	if err := sleep(ctx, k.away); err != nil {
 		return err
 	}
 	begun := time.Now()
@@ -99,6 +110,11 @@ func (s *stage) breakBroker(ctx context.Context, away time.Duration, n *notes, r
 		return fmt.Errorf("start the broker again: %w", err)
 	}
 	up := time.Now()
+	if k.mistake {
+		if err := s.giveBack(ctx, ids); err != nil {
+			return err
+		}
+	}
 	if err := s.awaitEnd(ctx, 2*time.Minute, ids); err != nil {
 		return err
 	}
@@ -117,8 +133,32 @@ func (s *stage) breakBroker(ctx context.Context, away time.Duration, n *notes, r
 	}
 	executions, _ := n.executions(ids)
 	name := fmt.Sprintf("broker away %.1f s: ", begun.Sub(killed).Seconds())
+	if k.mistake {
+		name = fmt.Sprintf("broker away %.1f s, then all leases given back: ", begun.Sub(killed).Seconds())
+	}
 	res.exactly(name+fmt.Sprintf("executions of %d runs", runs), executions, runs)
 	res.exactly(name+"runs that succeeded", s.seen.succeeded(ids), runs)
 	res.times(name+"ready → a run's next event seen", again, 0)
+	return nil
+}
+
+// giveBack gives the leases of the runs back, as soon as the broker answers.
+func (s *stage) giveBack(ctx context.Context, ids []string) error {
+	if err := jsutil.WaitConnected(ctx, s.nc); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		e, ok := find(s.seen.events(id), is(contracts.TypeStarted, 1))
+		var p contracts.Started
+		if !ok {
+			return fmt.Errorf("the start of run %s was not seen", id)
+		}
+		if err := json.Unmarshal(e.Payload, &p); err != nil {
+			return fmt.Errorf("read the start of run %s: %w", id, err)
+		}
+		if err := jsutil.ReleaseToken(s.nc, p.LeaseToken); err != nil {
+			return fmt.Errorf("give back the lease of run %s: %w", id, err)
+		}
+	}
 	return nil
 }
