@@ -35,6 +35,7 @@ func TestExitCodes(t *testing.T) {
 		{"delete checkpoints", "checkpoints delete " + long, exitOK, ""},
 		{"latest of no checkpoints", "checkpoints get " + long, exitNotFound, "not found"},
 		{"unknown run", "get " + unknown, exitNotFound, unknown},
+		{"cancel of an unknown run", "cancel " + unknown, exitNotFound, unknown},
 		{"unknown run's checkpoints", "checkpoints next " + unknown, exitNotFound, unknown},
 		{"no broker", "--nats nats://127.0.0.1:1 list", exitNoBroker, "longhaul dev"},
 		{"no such command", "lisst", exitUsage, `did you mean "list"`},

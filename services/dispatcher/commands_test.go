@@ -213,6 +213,22 @@ func TestCancelBeforeItsSubmit(t *testing.T) {
 	b.waitEmpty(t)
 }
 
+// A cancel of a run that nobody ever submits is given up in the end, leaves no
+// log, and holds up no other.
+func TestCancelOfAnUnknownRun(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	known, unknown := b.newRun(t), contracts.NewRunID()
+	b.start(t, Config{})
+	b.cancel(t, unknown, "")
+	b.cancel(t, known, "")
+	b.waitHistory(t, known, "run.queued run.cancelled")
+	if n := b.count(t, contracts.StreamInbox); n > 1 {
+		t.Errorf("%d messages are in the inbox", n)
+	}
+	b.waitEmpty(t)
+	b.waitHistory(t, unknown, "")
+}
+
 func TestBadCommands(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	id := b.newRun(t)
