@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -14,14 +15,19 @@ import (
 // pings, so that it does not hold the other workers' pings up.
 const maxRelease = 1000
 
+// releaseAgain is after how many graces a lease is given back once more if the
+// dead worker still holds the run: the message may have gone to a request for
+// work that a frozen worker left behind, or to another that died with it.
+const releaseAgain = 10
+
 // release gives back the leases of the runs that a dead worker holds, each once
-// per run.started. The log is asked about every one, for the index may lag;
+// in a while as long as it holds them. The log is asked about every one, for the index may lag;
 // that also paces it, to some thousand a second.
 func (w *watchdog) release(ctx context.Context, worker *watched, reconnects uint64) {
 	logger := w.logger.With("worker_id", worker.id)
 	looked, count := 0, 0
 	for _, run := range w.feed.current().heldBy(worker.id) {
-		if worker.given[run] {
+		if at, given := worker.given[run]; given && time.Since(at) < releaseAgain*w.grace {
 			continue
 		}
 		if looked++; looked > maxRelease || ctx.Err() != nil || !w.stands(reconnects) {
@@ -35,7 +41,7 @@ func (w *watchdog) release(ctx context.Context, worker *watched, reconnects uint
 		if err != nil {
 			logger.Error("cannot give a dead worker's lease back, it will run out", "run_id", run.runID, "error", err)
 		}
-		worker.given[run] = true
+		worker.given[run] = time.Now()
 		if done {
 			count++
 		}

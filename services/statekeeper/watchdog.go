@@ -47,7 +47,7 @@ const (
 type watched struct {
 	id string
 	suspicion
-	given map[heldRun]bool // leases that were given back since it last answered
+	given map[heldRun]time.Time // leases that were given back since it last answered, and when
 }
 
 // run pings the workers that hold runs, in rounds, until ctx ends.
@@ -83,7 +83,7 @@ func (w *watchdog) holders(ctx context.Context, before map[string]*watched) map[
 			continue
 		}
 		if workers[id] = before[id]; workers[id] == nil {
-			workers[id] = &watched{id: id, suspicion: suspicion{grace: w.grace}, given: make(map[heldRun]bool)}
+			workers[id] = &watched{id: id, suspicion: suspicion{grace: w.grace}, given: make(map[heldRun]time.Time)}
 		}
 	}
 	if len(workers) == 0 {
