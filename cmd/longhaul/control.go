@@ -148,7 +148,7 @@ func (r *redriveCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if !head.Status.Redrivable() {
-		return fmt.Errorf("run %s is %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)
+		return fmt.Errorf("run %s has the status %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)
 	}
 	if err := c.Redrive(ctx, r.RunID, contracts.RedriveCommand{By: orUser(r.By), FromStart: r.FromStart}); err != nil {
 		return err

@@ -173,8 +173,8 @@ func (a *app) head(ctx context.Context, c *client.Client, runID string) (runlog.
 			return e, err
 		}
 		if time.Now().After(deadline) {
-			return e, &codedError{code: exitNotFound, err: fmt.Errorf("run %s: %w", runID, err),
-				hint: "a run that was submitted while no dispatcher runs has no log yet"}
+			return e, &codedError{code: exitNotFound, err: fmt.Errorf("run %s: %w", runID, client.ErrNotFound),
+				hint: "is the id right? A run that was submitted while no dispatcher runs has no log yet"}
 		}
 		select {
 		case <-time.After(between):

@@ -155,7 +155,7 @@ type workerCmd struct {
 func (workerCmd) Help() string {
 	return `Times are in seconds. The first SIGINT or SIGTERM drains the worker, the second ends it at once; its runs are then taken over.
 
-Built-in agents: echo (answers with its messages), count (counts, with checkpoints), flaky (fails on demand; whoever submits to it can end the worker). --exec hosts any program: it reads the submission as JSON on stdin and writes events as JSON lines on stdout.
+Built-in agents: echo (answers with its messages), count (counts, with checkpoints), flaky (fails on demand; whoever submits to it can end the worker). --exec hosts any program: it reads the submission as JSON on stdin and writes events as JSON lines on stdout, as docs/protocol.md has it.
 
 Examples:
 

@@ -47,6 +47,7 @@ Examples:
     longhaul submit report --param-json '{"month": "2026-11"}' --metadata user=u1 --idempotency-key report-2026-11
     longhaul submit --file submission.json
     generate-submissions | longhaul submit -
+    generate-submissions | longhaul submit report --priority low --file -
 
 A submission in JSON is described in docs/schemas; only agent_key is required, and an AGENT on the command line, like the other flags, stands in for what it leaves out.`
 }

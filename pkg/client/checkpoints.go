@@ -66,7 +66,7 @@ func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkp
 func (c *Client) LatestCheckpoint(ctx context.Context, runID string) (Checkpoint, error) {
 	e, err := c.Head(ctx, runID)
 	if err == nil && e.Checkpoint == nil {
-		err = fmt.Errorf("checkpoint: %w", ErrNotFound)
+		err = ErrNotFound
 	}
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, err)
