@@ -101,9 +101,12 @@ func follow(head Head, e Event) Position {
 		p.Epoch, p.Attempt, p.WorkerID = p.Epoch+1, p.Attempt+1, e.WorkerID
 	case TypeRequeued:
 		p.WorkerID = ""
-		if !head.Status.Terminal() {
+		switch {
+		case head.Status.Held():
 			p.Attempt--
-		} else {
+		case !head.Status.Terminal(): // it waits as it did before
+			p.NotBefore = head.NotBefore
+		default:
 			p.Attempt = 0
 			if e.Checkpoint == nil {
 				p.Checkpoint = nil

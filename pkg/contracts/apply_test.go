@@ -66,6 +66,7 @@ func (m *model) may(d Draft, now time.Time) bool {
 			if m.charged = 0; d.FromStart {
 				m.checkpoint = nil
 			}
+		case "waiting": // its work message was lost, and nothing else has changed
 		default:
 			return false
 		}

@@ -106,6 +106,9 @@ type Requeued struct {
 const (
 	RequeueShutdown = "shutdown" // the worker drained
 	RequeueRedrive  = "redrive"  // somebody asked for a new round
+	// RequeueWorkLost says that its work message had gone. It is, too, the body
+	// by which statekeeper asks a dispatcher to look, on ScheduleDueSubject.
+	RequeueWorkLost = "work_lost"
 )
 
 // CancelRequested is the payload of run.cancel_requested.

@@ -242,7 +242,7 @@ func TestSchemasHaveTheEnumsAndLimitsOfTheCode(t *testing.T) {
 		"status":           {event.at("properties", "status"), strs(Statuses())},
 		"visibility":       {event.at("properties", "visibility"), strs([]Visibility{VisibilityInternal, VisibilityDebug, VisibilityUser})},
 		"role":             {submission.at("$defs", "message", "properties", "role"), []string{RoleSystem, RoleDeveloper, RoleUser, RoleAssistant, RoleTool}},
-		"reason":           {event.at("$defs", "run.requeued", "properties", "reason"), []string{RequeueShutdown, RequeueRedrive}},
+		"reason":           {event.at("$defs", "run.requeued", "properties", "reason"), []string{RequeueShutdown, RequeueRedrive, RequeueWorkLost}},
 		"reserved workers": {event.at("properties", "worker_id", "not"), []string{"events", "log", "cancel", "redrive", "signal"}},
 	} {
 		if got := c.schema.strings("enum"); !slices.Equal(got, c.want) {

@@ -62,7 +62,8 @@ var transitions = map[Status]map[EventType]Status{
 	StatusPending: {
 		TypeStarted:   StatusRunning,
 		TypeCancelled: StatusCancelled,
-		TypeFailed:    StatusFailed, // it cannot be started
+		TypeFailed:    StatusFailed,  // it cannot be started
+		TypeRequeued:  StatusPending, // its work message was lost
 	},
 	StatusRunning: {
 		typeAny:             StatusRunning,

@@ -29,7 +29,7 @@ func (d *Dispatcher) takeCommands(ctx, work context.Context, stream, consumer st
 
 func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID string) error {
 	if m.Subject == contracts.ScheduleDueSubject(runID) {
-		return d.due(ctx, runID)
+		return d.due(ctx, m, runID)
 	}
 	var faults contracts.Faults
 	if strings.HasSuffix(m.Subject, ".cancel") {

@@ -50,11 +50,15 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	return d.queueAgain(ctx, m, last)
 }
 
+// requeuedOf returns the payload of a run.requeued, if the event is one.
+func requeuedOf(e runlog.Entry) (p contracts.Requeued, ok bool) {
+	return p, e.Type == contracts.TypeRequeued && json.Unmarshal(e.Payload, &p) == nil
+}
+
 // redriveOf returns which command the redrive was, if the event is one.
 func redriveOf(e runlog.Entry) (commandID string, ok bool) {
-	var p contracts.Requeued
-	ok = e.Type == contracts.TypeRequeued && json.Unmarshal(e.Payload, &p) == nil && p.Reason == contracts.RequeueRedrive
-	return p.CommandID, ok
+	p, ok := requeuedOf(e)
+	return p.CommandID, ok && p.Reason == contracts.RequeueRedrive
 }
 
 // redrivenBy reports whether a command has started a round of the run already.

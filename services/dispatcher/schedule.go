@@ -80,8 +80,9 @@ func (d *Dispatcher) putSchedule(ctx context.Context, runID string, notBefore ti
 	})
 }
 
-// due handles a schedule that has fired.
-func (d *Dispatcher) due(ctx context.Context, runID string) error {
+// due handles a schedule that has fired, and a statekeeper's word that a run
+// has lost what it waited with.
+func (d *Dispatcher) due(ctx context.Context, m *jsutil.Delivery, runID string) error {
 	last, err := d.log.LastFromLeader(ctx, runID)
 	if errors.Is(err, jsutil.ErrNotFound) {
 		d.logger.Warn("schedule of a run without a log is dropped", "run_id", runID)
@@ -89,6 +90,9 @@ func (d *Dispatcher) due(ctx context.Context, runID string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if string(m.Data) == contracts.RequeueWorkLost && (last.Status == contracts.StatusPending || last.Status.Held()) {
+		return d.restore(ctx, last)
 	}
 	return d.advance(ctx, last, leastReschedule)
 }

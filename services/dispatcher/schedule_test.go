@@ -109,3 +109,42 @@ func TestDispose(t *testing.T) {
 		}
 	}
 }
+
+// What statekeeper asks when it misses a run's work message: the message comes
+// back, the log says why if the run waited, and nothing happens to others.
+func TestWorkLost(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	pending, running, kept, ended := b.newRun(t), b.newRun(t), b.newRun(t), b.newRun(t)
+	want := string(b.work(t, pending).Data)
+	b.append(t, running, startedDraft("w-1"))
+	b.append(t, ended, startedDraft("w-1"), failedDraft)
+	backoff := b.newRun(t)
+	retryAt := time.Now().Add(time.Hour)
+	b.append(t, backoff, startedDraft("w-1"), contracts.Draft{Type: contracts.TypeRetrying, NotBefore: retryAt,
+		Payload: contracts.Retrying{RetryAt: retryAt}})
+	for _, id := range []string{pending, running, ended, backoff} {
+		b.remove(t, b.work(t, id).Sequence)
+	}
+	b.start(t, Config{})
+	for range 2 {
+		for _, id := range []string{pending, running, kept, ended, backoff, contracts.NewRunID()} {
+			b.publish(t, contracts.ScheduleDueSubject(id), contracts.RequeueWorkLost)
+		}
+		waitFor(t, "the schedule to be empty", func() bool { return b.count(t, contracts.StreamSchedule) == 0 })
+		b.waitHistory(t, pending, "run.queued run.requeued")
+		b.waitHistory(t, running, "run.queued run.started")
+		b.waitHistory(t, kept, "run.queued")
+		b.waitHistory(t, ended, "run.queued run.started run.failed")
+		e := b.waitHistory(t, backoff, "run.queued run.started run.retrying run.requeued")
+		if last := e[3]; !last.NotBefore.Equal(retryAt) || last.Attempt != 1 {
+			t.Errorf("the run in backoff is at %+v", last.Position)
+		}
+		if m := b.work(t, pending); m == nil || string(m.Data) != want {
+			t.Errorf("the work message is %+v, want %s", m, want)
+		}
+		if b.work(t, running) == nil || b.work(t, backoff) == nil || b.work(t, ended) != nil {
+			t.Error("work messages of the others are wrong")
+		}
+		b.remove(t, b.work(t, pending).Sequence) // lost again: the log does not grow
+	}
+}

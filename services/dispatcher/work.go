@@ -96,6 +96,30 @@ func (d *Dispatcher) queuedEvent(ctx context.Context, runID string) (contracts.E
 	return contracts.Next(contracts.Head{}, runID, queuedOf(p.Submission, p.SubmittedAt), scheduled.Time)
 }
 
+// restore makes the work message of a live run again if it is not there. The
+// log says so first, once, if the run waits for a worker; that of a run which a
+// worker holds is the holder's.
+func (d *Dispatcher) restore(ctx context.Context, last runlog.Entry) error {
+	subject, err := workSubject(last.Event.Head())
+	if err != nil {
+		return err
+	}
+	_, err = jsutil.GetFromLeader(ctx, d.nc, contracts.StreamWork, jsutil.GetRequest{LastFor: subject})
+	if !errors.Is(err, jsutil.ErrNotFound) {
+		return err // it is there, or nobody knows
+	}
+	if p, ok := requeuedOf(last); last.Status == contracts.StatusPending && (!ok || p.Reason != contracts.RequeueWorkLost) {
+		last, err = d.append(ctx, last.Head(), last.RunID, contracts.Draft{
+			Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueWorkLost},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	d.logger.Warn("work message of a live run was lost, made again", "run_id", last.RunID, "status", last.Status, "attempt", last.Attempt)
+	return d.putWork(ctx, last)
+}
+
 // removeWork removes the work message of a run that was cancelled, and only
 // one of the round that ended so: a redrive may be under way beside it, whose
 // work message has the same subject. It appends before it publishes; so a

@@ -23,6 +23,7 @@ type api struct {
 	nc      *nats.Conn
 	feed    *feed
 	records *records
+	sweeper *sweeper
 	version string
 }
 
@@ -58,6 +59,7 @@ func (a *api) run(ctx context.Context) error {
 			return map[string]int64{
 				"events": a.counters.Events.Load(), "writes": a.counters.Writes.Load(), "conflicts": a.counters.Conflicts.Load(),
 				"rebuilt": a.counters.Rebuilt.Load(), "poison": a.counters.Poison.Load(),
+				"requeued": a.sweeper.requeued.Load(), "released": a.sweeper.released.Load(),
 			}
 		},
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {

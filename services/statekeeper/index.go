@@ -2,6 +2,8 @@ package statekeeper
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 	"unique"
@@ -25,6 +27,7 @@ type index struct {
 	ordered *btree.BTreeG[*indexed] // oldest first
 	counts  map[class]int
 	held    map[text]map[uuid.UUID]uint64 // by worker, the run.started of each run that it holds
+	live    map[uuid.UUID]liveRun
 }
 
 // text is a string that many runs share.
@@ -58,6 +61,7 @@ func newIndex() *index {
 		ordered: btree.NewBTreeGOptions(older, btree.Options{NoLocks: true}),
 		counts:  make(map[class]int),
 		held:    make(map[text]map[uuid.UUID]uint64),
+		live:    make(map[uuid.UUID]liveRun),
 	}
 }
 
@@ -74,6 +78,8 @@ type summary struct {
 	AgentKey        string            `json:"agent_key"`
 	Status          contracts.Status  `json:"status"`
 	StartedSequence uint64            `json:"started_sequence"`
+	LogSequence     uint64            `json:"log_sequence"`
+	NotBefore       time.Time         `json:"not_before"`
 	WorkerID        string            `json:"worker_id"`
 	ConversationID  string            `json:"conversation_id"`
 	Metadata        map[string]string `json:"metadata"`
@@ -98,6 +104,9 @@ func (x *index) set(id uuid.UUID, s summary) {
 	x.remove(id)
 	if !s.Status.Valid() {
 		return
+	}
+	if !s.Status.Terminal() {
+		x.live[id] = liveRun{id.String(), s.Status, s.LogSequence, s.NotBefore, time.Now()}
 	}
 	x.byID[id] = r
 	x.ordered.Set(r)
@@ -125,6 +134,7 @@ func (x *index) remove(id uuid.UUID) {
 		return
 	}
 	delete(x.byID, id)
+	delete(x.live, id)
 	x.ordered.Delete(r)
 	if x.counts[r.class]--; x.counts[r.class] == 0 {
 		delete(x.counts, r.class)
@@ -182,4 +192,28 @@ func (x *index) workers() []string {
 		ids = append(ids, w.Value())
 	}
 	return ids
+}
+
+// liveRun is what the sweeper wants to know of a run that has not ended.
+type liveRun struct {
+	runID     string
+	status    contracts.Status
+	sequence  uint64    // of its last event, as far as is known
+	notBefore time.Time // of its next start
+	seen      time.Time // when the index learned this, by our own clock
+}
+
+// quiet lists the live runs of which the index has learned nothing for the
+// duration, in the order of their last events.
+func (x *index) quiet(d time.Duration) []liveRun {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var runs []liveRun
+	for _, r := range x.live {
+		if time.Since(r.seen) >= d {
+			runs = append(runs, r)
+		}
+	}
+	slices.SortFunc(runs, func(a, b liveRun) int { return cmp.Compare(a.sequence, b.sequence) })
+	return runs
 }

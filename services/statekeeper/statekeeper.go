@@ -25,6 +25,7 @@ type Statekeeper struct {
 	feed      *feed
 	api       *api
 	watchdog  *watchdog
+	sweeper   *sweeper
 }
 
 // New checks cfg, all faults together, and builds an instance on nc. It does no
@@ -43,6 +44,8 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	s.projector = newProjector(js, f)
 	s.feed = &feed{js: js, logger: cfg.Logger}
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
+	s.sweeper = &sweeper{folding: f, js: js, feed: s.feed, acting: s.projector.acting, interval: sweepInterval, lost: lostAge}
+	s.api.sweeper = s.sweeper
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: pingInterval, grace: takeoverGrace, logger: cfg.Logger,
@@ -69,7 +72,7 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 	var children sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
 		"projector": untilRenewed(s.nc, s.projector.run), "index": untilRenewed(s.nc, s.feed.run),
-		"api": s.api.run, "watchdog": s.watchdog.run,
+		"api": s.api.run, "watchdog": s.watchdog.run, "sweeper": s.sweeper.run,
 	} {
 		children.Go(func() { s.supervise(work, cancel, name, run) })
 	}

@@ -1,0 +1,185 @@
+package statekeeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// sweeper finds live runs that nothing would move any more: those whose work
+// message or schedule has gone, and those whose work message was handed to a
+// worker that died before it began. It asks dispatchers to look at the former,
+// and gives back the leases of the latter. Both are harmless where it errs or
+// where two do it at once: a dispatcher looks itself, a worker asks the log.
+//
+// Only the acting instance sweeps. All but acting and the counts belongs to the
+// goroutine of run.
+type sweeper struct {
+	folding
+	js       jetstream.JetStream
+	feed     *feed
+	acting   func(context.Context) (bool, error)
+	interval time.Duration // sweepInterval but in tests
+	lost     time.Duration // lostAge but in tests
+
+	handed map[string]handed // by run, what the last sweep saw handed out
+
+	requeued atomic.Int64 // runs that a dispatcher was asked to queue again
+	released atomic.Int64 // leases given back
+}
+
+const (
+	// sweepInterval is between two sweeps; a busy broker gets more.
+	sweepInterval = 1500 * time.Millisecond
+	// sweepShare is how many times the last sweep's duration the next one waits:
+	// 100,000 waiting runs are listed in some tenths of a second.
+	sweepShare = 20
+	// lostAge is how long a run must have been quiet before it is missed. A
+	// dispatcher that dies between two writes is made up for in half of it.
+	lostAge = 10 * time.Second
+)
+
+// handed is a run that a worker was handed and has not begun.
+type handed struct {
+	sequence uint64 // of its last event
+	sweeps   int    // that saw it so
+}
+
+// run sweeps until ctx ends.
+func (s *sweeper) run(ctx context.Context) error {
+	for begun := time.Now(); ctx.Err() == nil; begun = time.Now() {
+		mine, err := s.acting(ctx)
+		if x := s.feed.current(); x != nil && err == nil && mine {
+			err = s.sweep(ctx, x.quiet(s.interval))
+		}
+		if err != nil && ctx.Err() == nil {
+			s.logger.Info("cannot sweep, trying again", "error", err)
+		}
+		sleep(ctx, max(s.interval, sweepShare*time.Since(begun)))
+	}
+	return nil
+}
+
+// sweep looks at runs in the order of their last events.
+func (s *sweeper) sweep(ctx context.Context, runs []liveRun) error {
+	before := s.handed
+	s.handed = make(map[string]handed)
+	if len(runs) == 0 {
+		return nil
+	}
+	waits, err := s.waiting(ctx)
+	queues := make(map[string]*jetstream.ConsumerInfo) // nil: what follows has not been handed out
+	for _, run := range runs {
+		subject, there := waits[run.runID]
+		switch {
+		case err != nil || ctx.Err() != nil:
+			return err
+		case !there && time.Since(run.seen) >= s.lost:
+			err = s.restore(ctx, run)
+		case run.status == contracts.StatusPending && run.notBefore.Before(time.Now()) && strings.HasPrefix(subject, "runs.work."):
+			err = s.giveBack(ctx, run, subject, before[run.runID], queues)
+		}
+	}
+	return err
+}
+
+// waiting lists the subjects on which runs have a work message or a schedule, by run.
+func (s *sweeper) waiting(ctx context.Context) (map[string]string, error) {
+	subjects := make(map[string]string)
+	for _, name := range []string{contracts.StreamWork, contracts.StreamSchedule} {
+		found, err := subjectsOf(ctx, s.js, name, ">")
+		if err != nil {
+			return nil, err
+		}
+		for subject := range found {
+			if id, err := contracts.RunIDOfSubject(subject); err == nil {
+				subjects[id] = subject
+			}
+		}
+	}
+	return subjects, nil
+}
+
+// subjectsOf lists the subjects of a stream that hold messages.
+func subjectsOf(ctx context.Context, js jetstream.JetStream, name, filter string) (map[string]uint64, error) {
+	stream, err := js.Stream(ctx, name)
+	if err == nil {
+		var info *jetstream.StreamInfo
+		if info, err = stream.Info(ctx, jetstream.WithSubjectFilter(filter)); err == nil {
+			return info.State.Subjects, nil
+		}
+	}
+	return nil, fmt.Errorf("list the subjects of %s: %w", name, jsutil.Translate(err))
+}
+
+// restore has a dispatcher queue a run again, if the log says that it is live.
+func (s *sweeper) restore(ctx context.Context, run liveRun) error {
+	last, err := s.log.LastFromLeader(ctx, run.runID)
+	if errors.Is(err, jsutil.ErrNotFound) || err == nil && last.Status.Terminal() {
+		return nil
+	}
+	if err == nil {
+		_, err = s.js.Publish(ctx, contracts.ScheduleDueSubject(run.runID), []byte(contracts.RequeueWorkLost))
+	}
+	if err != nil {
+		return fmt.Errorf("have run %s queued again: %w", run.runID, jsutil.Translate(err))
+	}
+	s.requeued.Add(1)
+	s.logger.Warn("live run has neither work message nor schedule, a dispatcher is to queue it again",
+		"run_id", run.runID, "status", last.Status, "attempt", last.Attempt)
+	return nil
+}
+
+// giveBack gives back the lease on a work message that a second sweep in turn
+// finds handed out while the run has not begun: its receiver has died. Once per
+// head; after that the lease decides.
+func (s *sweeper) giveBack(ctx context.Context, run liveRun, subject string, seen handed, queues map[string]*jetstream.ConsumerInfo) error {
+	part := strings.Split(subject, ".")
+	name := "work-" + part[2] + "-" + part[3]
+	queue, asked := queues[name]
+	switch {
+	case seen.sequence == run.sequence && seen.sweeps > 1:
+		s.handed[run.runID] = seen
+		return nil
+	case !asked:
+		if cons, err := s.js.Consumer(ctx, contracts.StreamWork, name); err == nil {
+			queue = cons.CachedInfo()
+		} // else no worker has ever asked for it
+		queues[name] = queue
+	}
+	if queue == nil {
+		return nil
+	}
+	m, err := jsutil.GetLast(ctx, s.js.Conn(), contracts.StreamWork, subject)
+	switch {
+	case errors.Is(err, jsutil.ErrNotFound): // begun and ended meanwhile
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the work message of run %s: %w", run.runID, err)
+	case m.Sequence > queue.Delivered.Stream: // and so are, most likely, those that came after it
+		queues[name] = nil
+		return nil
+	case seen.sequence != run.sequence:
+		s.handed[run.runID] = handed{run.sequence, 1}
+		return nil
+	}
+	last, err := s.log.LastFromLeader(ctx, run.runID)
+	if err != nil || last.Sequence != run.sequence {
+		return err
+	}
+	s.handed[run.runID] = handed{run.sequence, 2}
+	s.released.Add(1)
+	s.logger.Warn("worker was handed a run and has not begun it, gave its lease back", "run_id", run.runID, "attempt", last.Attempt)
+	// Of an ack subject the broker takes the two sequences alone: that of the
+	// message, and one of the consumer's that is in range.
+	return jsutil.ReleaseToken(s.js.Conn(), fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.0.0",
+		contracts.StreamWork, name, m.Sequence, queue.Delivered.Consumer))
+}

@@ -1,0 +1,182 @@
+package statekeeper
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/jsutil/jstest"
+	"longhaul/pkg/runlog"
+)
+
+// eager makes the sweeper look often and miss a run soon.
+func eager(s *Statekeeper) {
+	s.sweeper.interval, s.sweeper.lost = 50*time.Millisecond, 100*time.Millisecond
+}
+
+// putWork publishes the work message of a run, and returns where it stands.
+func (p *player) putWork(runID string) uint64 {
+	p.t.Helper()
+	first, err := p.log.First(p.t.Context(), runID)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	data, err := contracts.Encode(first.Event)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ack, err := p.records.js.Publish(p.t.Context(), contracts.WorkSubject(first.AgentKey, first.Priority, runID), data)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return ack.Sequence
+}
+
+// asked are the runs that a dispatcher is asked to queue again.
+func (p *player) asked() map[string]bool {
+	p.t.Helper()
+	found, err := subjectsOf(p.t.Context(), p.records.js, contracts.StreamSchedule, contracts.SubjectAllScheduleDue)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	runs := make(map[string]bool)
+	for subject := range found {
+		id, err := contracts.RunIDOfSubject(subject)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		runs[id] = true
+	}
+	return runs
+}
+
+func scheduled(at time.Time) contracts.Draft {
+	return contracts.Draft{Type: contracts.TypeScheduled, AgentKey: "echo", Priority: contracts.PriorityNormal, MaxAttempts: 3, NotBefore: at,
+		Payload: contracts.Scheduled{NotBefore: at, Submission: contracts.Submission{AgentKey: "echo"}}}
+}
+
+// A run that has nothing to wait with is noticed in whatever status it lives,
+// by one of two instances, and no other one is.
+func TestSweeperMissesWork(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	_, queuedLost := p.submit(contracts.Submission{})
+	head, runningLost := p.submit(contracts.Submission{})
+	p.next(head, runningLost, started("w-1", ""))
+	scheduledLost, waits := contracts.NewRunID(), contracts.NewRunID()
+	p.next(runlog.Head{}, scheduledLost, scheduled(time.Now().Add(time.Hour)))
+	lost := []string{queuedLost, runningLost, scheduledLost}
+
+	p.next(runlog.Head{}, waits, scheduled(time.Now().Add(time.Hour)))
+	if _, err := b.JS.Publish(t.Context(), contracts.ScheduleAtSubject(waits), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, has := p.submit(contracts.Submission{})
+	p.putWork(has)
+	head, runs := p.submit(contracts.Submission{})
+	work := p.putWork(runs)
+	p.next(head, runs, started("w-1", ""))
+	p.short(contracts.Submission{})
+
+	one := startKeeper(t, b, Config{}, eager)
+	two := startKeeper(t, b, Config{}, eager)
+	waitFor(t, "dispatchers to be asked", func() (bool, string) { a := p.asked(); return len(a) == 3, fmt.Sprint(a) })
+	for _, id := range lost {
+		if !p.asked()[id] {
+			t.Errorf("run %s is not missed", id)
+		}
+	}
+	stream, err := b.JS.Stream(t.Context(), contracts.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), work); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the run whose message was deleted to be missed", func() (bool, string) { a := p.asked(); return a[runs], fmt.Sprint(a) })
+	if a := p.asked(); len(a) != 4 {
+		t.Errorf("asked about %v", a)
+	}
+	// Whoever is not active does not sweep; while nobody was, both might have.
+	if n := one.sweeper.requeued.Load() + two.sweeper.requeued.Load(); n < 4 || n > 8 {
+		t.Errorf("4 runs were lost, asked %d times", n)
+	}
+	// Asked and not done yet: not asked again.
+	if info, err := b.JS.Stream(t.Context(), contracts.StreamSchedule); err != nil || info.CachedInfo().State.Msgs > 8+1 {
+		t.Errorf("the schedule holds %d messages, %v", info.CachedInfo().State.Msgs, err)
+	}
+}
+
+// A worker takes a message and dies before it begins: the next one has it in
+// no time. A run in backoff is left alone.
+func TestSweeperGivesBack(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	const lease = time.Minute
+	if err := jsutil.EnsureWorkConsumers(t.Context(), b.JS, "echo", lease); err != nil {
+		t.Fatal(err)
+	}
+	cons, err := b.JS.Consumer(t.Context(), contracts.StreamWork, contracts.WorkConsumer("echo", contracts.PriorityNormal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch := func(n int, wait time.Duration) (got []jetstream.Msg) {
+		t.Helper()
+		batch, err := cons.Fetch(n, jetstream.FetchMaxWait(wait))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for m := range batch.Messages() {
+			got = append(got, m)
+		}
+		return got
+	}
+	head, backoff := p.submit(contracts.Submission{})
+	p.putWork(backoff)
+	_, dropped := p.submit(contracts.Submission{})
+	dropSequence := p.putWork(dropped)
+	for _, m := range fetch(2, 5*time.Second) {
+		if id, _ := contracts.RunIDOfSubject(m.Subject()); id == backoff {
+			head = p.next(head, id, started("w-1", ""))
+			retryAt := time.Now().Add(time.Hour)
+			p.next(head, id, contracts.Draft{Type: contracts.TypeRetrying, NotBefore: retryAt, Payload: contracts.Retrying{RetryAt: retryAt}})
+			if err := m.NakWithDelay(time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, fresh := p.submit(contracts.Submission{}) // not handed to anyone
+	p.putWork(fresh)
+
+	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = 50 * time.Millisecond })
+	waitFor(t, "the lease to be given back", func() (bool, string) { return k.sweeper.released.Load() > 0, "" })
+	got := fetch(2, 5*time.Second)
+	if len(got) != 2 {
+		t.Fatalf("%d messages were delivered, expected the one given back and the fresh one", len(got))
+	}
+	seen := map[string]bool{}
+	for _, m := range got {
+		id, _ := contracts.RunIDOfSubject(m.Subject())
+		seen[id] = true
+		if meta, err := m.Metadata(); err != nil || id == dropped && meta.Sequence.Stream != dropSequence {
+			t.Errorf("%s is %+v, %v", m.Subject(), meta, err)
+		}
+	}
+	if !seen[dropped] || !seen[fresh] {
+		t.Errorf("delivered %v, expected %s and %s", seen, dropped, fresh)
+	}
+	for _, m := range fetch(2, 500*time.Millisecond) { // again the two, for they have not begun
+		if id, _ := contracts.RunIDOfSubject(m.Subject()); id == backoff {
+			t.Error("the run in backoff was delivered")
+		}
+	}
+	if n := k.sweeper.requeued.Load(); n != 0 {
+		t.Errorf("%d runs were asked for", n)
+	}
+}
