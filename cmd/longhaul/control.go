@@ -77,7 +77,7 @@ func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 
 func (c *cancelCmd) one(ctx context.Context, a *app, cl *client.Client, id string) (cancelDocument, error) {
 	head, err := a.head(ctx, cl, id)
-	if err != nil {
+	if err != nil && !errors.Is(err, client.ErrNotFound) {
 		return cancelDocument{}, err
 	}
 	doc := cancelDocument{RunID: id, Status: head.Status}
@@ -86,6 +86,10 @@ func (c *cancelCmd) one(ctx context.Context, a *app, cl *client.Client, id strin
 	}
 	if err := cl.Cancel(ctx, id, contracts.CancelCommand{Reason: c.Reason, By: orUser(c.By)}); err != nil {
 		return doc, err
+	}
+	if err != nil {
+		// Its submission may lie in the inbox, and no dispatcher be there to take it.
+		return doc, fmt.Errorf("%w; the request is stored, should its submission still be on the way", err)
 	}
 	doc.Requested = true
 	if c.Wait {

@@ -118,7 +118,7 @@ func TestEnsureTopologyLeavesTheOperatorsSettings(t *testing.T) {
 	inbox := mustStreamConfig(t, b.JS, contracts.StreamInbox)
 	inbox.Description, inbox.Metadata = "ours", map[string]string{"owner": "ops"}
 	inbox.MaxBytes, inbox.MaxMsgs, inbox.MaxMsgSize = 1<<20, 1000, 1<<16
-	inbox.Duplicates, inbox.Compression = time.Second, jetstream.S2Compression
+	inbox.Compression = jetstream.S2Compression
 	inbox.RePublish = &jetstream.RePublish{Source: ">", Destination: "audit.>"}
 	if _, err := b.JS.UpdateStream(t.Context(), inbox); err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestEnsureTopologyLeavesTheOperatorsSettings(t *testing.T) {
 		t.Errorf("max_age is still %s", got.MaxAge)
 	}
 	if got.Description != "ours" || got.Metadata["owner"] != "ops" || got.MaxBytes != 1<<20 || got.MaxMsgs != 1000 ||
-		got.MaxMsgSize != 1<<16 || got.Duplicates != time.Second || got.Compression != jetstream.S2Compression ||
+		got.MaxMsgSize != 1<<16 || got.Compression != jetstream.S2Compression ||
 		got.RePublish == nil || got.Storage != jetstream.FileStorage || got.Replicas != 1 {
 		t.Errorf("the operator's settings were changed: %+v", got)
 	}

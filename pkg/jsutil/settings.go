@@ -12,8 +12,8 @@ import (
 
 // A setting is a field of a stream's or a consumer's configuration that
 // Longhaul depends on. What no setting speaks of is the operator's: replicas,
-// storage, placement, compression, limits by bytes, the window for duplicates,
-// description, metadata, a pause …
+// storage, placement, compression, limits by bytes, description, metadata, a
+// pause …
 type setting struct {
 	// field is its name in Go, with that of the struct it lies in. People are
 	// told its name in JSON, which is that of the nats CLI.
@@ -55,6 +55,9 @@ func streamSettings(want jetstream.StreamConfig) []setting {
 	}
 	if want.RePublish != nil { // where we need none, the operator may have one, for an audit perhaps
 		settings = append(settings, setting{"RePublish", nil})
+	}
+	if want.Duplicates > 0 {
+		settings = append(settings, setting{"Duplicates", nil})
 	}
 	// A stream that refuses what is too much may be bounded as the operator
 	// likes; one that drops its oldest message for the newest may not.

@@ -65,6 +65,10 @@ func NewTopology(o TopologyOptions) Topology {
 			Subjects:    []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive},
 			Retention:   jetstream.WorkQueuePolicy,
 			Discard:     jetstream.DiscardNew,
+			// As short as the broker allows: a Nats-Msg-Id that two clients happen
+			// to share would have it acknowledge the second one's submission and
+			// drop it. What is submitted twice is found by the run's log.
+			Duplicates: 100 * time.Millisecond,
 		},
 		{
 			// One message per subject: a run can be queued only once.

@@ -78,6 +78,18 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("the broker took a message with header %s", name)
 		}
 	}
+	// An id that two clients share by chance or by malice swallows nothing.
+	for i := range 2 {
+		id := contracts.NewRunID()
+		waitFor(t, "the broker to forget the message id", func() bool {
+			ack, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: contracts.SubjectSubmit, Header: nats.Header{"Nats-Msg-Id": {"1"}},
+				Data: []byte(`{"agent_key": "echo", "run_id": "` + id + `"}`)})
+			return err == nil && !ack.Duplicate
+		})
+		if all := checkLog(t, log, id); all[len(all)-1].Status != contracts.StatusSucceeded {
+			t.Errorf("run %d of one message id ended %s", i, all[len(all)-1].Status)
+		}
+	}
 	for _, subject := range []string{"runs.nonsense.cancel", "runs.*.cancel", "runs." + contracts.NewRunID() + ".redrive"} {
 		_ = nc.Publish(subject, []byte("{{{")) // whether it is stored is the broker's business
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"time"
 
 	"longhaul/pkg/agent"
@@ -60,6 +61,9 @@ func Exec(cfg ExecConfig) (agent.Agent, error) {
 	}
 	if err := cfg.check(); err != nil {
 		return agent.Agent{}, err
+	}
+	if _, err := exec.LookPath(cfg.Command[0]); err != nil {
+		return agent.Agent{}, fmt.Errorf("agent %s: %w", cfg.Key, err) // now, not at its every run
 	}
 	if cfg.Description == "" {
 		cfg.Description = "runs " + cfg.Command[0]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,8 +124,19 @@ func TestExecFailureOfItsOwnWords(t *testing.T) {
 }
 
 func TestExecNoSuchProgram(t *testing.T) {
-	_, err := trial{}.run(t.Context(), mustExec(t, builtin.ExecConfig{Command: []string{"/no/such/program"}}), &recorder{})
-	if !agent.IsPermanent(err) {
+	if _, err := builtin.Exec(builtin.ExecConfig{Command: []string{"/no/such/program"}}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("an agent without a program: %v, want an error that names it", err)
+	}
+	// One that is removed later fails its runs, for good.
+	program := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a := mustExec(t, builtin.ExecConfig{Command: []string{program}})
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (trial{}).run(t.Context(), a, &recorder{}); !agent.IsPermanent(err) {
 		t.Errorf("error %v, want a permanent one", err)
 	}
 }
