@@ -136,7 +136,12 @@ func laterSummary(e contracts.Event) string {
 		}
 	case contracts.TypeTimedOut:
 		p := &contracts.TimedOut{}
-		into, say = p, func() string { return fmt.Sprintf("an attempt took longer than %gs", p.TimeoutSeconds) }
+		into, say = p, func() string {
+			if p.StartTimeoutSeconds > 0 {
+				return fmt.Sprintf("no attempt was begun within %gs", p.StartTimeoutSeconds)
+			}
+			return fmt.Sprintf("an attempt took longer than %gs", p.TimeoutSeconds)
+		}
 	case contracts.TypeMessage:
 		p := &contracts.Message{}
 		into, say = p, func() string { return messageWords(*p) }

@@ -88,7 +88,8 @@ func (f topologyFlags) settings() []any { return []any{"replicas", f.Replicas, "
 // dispatcherCmd runs a dispatcher.
 type dispatcherCmd struct {
 	topologyFlags
-	AcceptUnknownAgents bool `help:"Accept runs for agents that no worker has ever registered; they wait for one."`
+	AcceptUnknownAgents bool    `help:"Accept runs for agents that no worker has ever registered; they wait for one."`
+	MaxTimeoutSeconds   float64 `default:"2592000" placeholder:"S" help:"Longest --timeout that a submission may ask for (default ${default}, 30 days, which is also the most)."`
 }
 
 // Help is shown below the command's summary.
@@ -102,10 +103,11 @@ Example:
 
 // Run runs the service.
 func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
-	settings := append([]any{"accept_unknown_agents", d.AcceptUnknownAgents}, d.settings()...)
+	longest := time.Duration(d.MaxTimeoutSeconds * float64(time.Second))
+	settings := append([]any{"accept_unknown_agents", d.AcceptUnknownAgents, "max_timeout", longest}, d.settings()...)
 	return a.serve(ctx, "dispatcher", settings, func(nc *nats.Conn) (runner, error) {
-		return dispatcher.New(nc, dispatcher.Config{AcceptUnknownAgents: d.AcceptUnknownAgents, Topology: d.options(),
-			Logger: a.log.With("service", "dispatcher")})
+		return dispatcher.New(nc, dispatcher.Config{AcceptUnknownAgents: d.AcceptUnknownAgents, MaxTimeout: longest,
+			Topology: d.options(), Logger: a.log.With("service", "dispatcher")})
 	})
 }
 

@@ -27,6 +27,7 @@ type submitCmd struct {
 	Conversation   string              `placeholder:"ID" help:"The conversation that the run belongs to."`
 	Priority       *contracts.Priority `enum:"high,normal,low" placeholder:"PRIORITY" help:"high, normal or low."`
 	Timeout        string              `placeholder:"DURATION" help:"Time for one attempt, such as 90s or 5m."`
+	StartTimeout   string              `placeholder:"DURATION" help:"Time to wait for the first attempt to begin; past it the run times out."`
 	MaxAttempts    int                 `placeholder:"N" help:"Attempts in all."`
 	NotBefore      string              `placeholder:"TIME" help:"Start no earlier: a time, or a duration from now, such as 10m."`
 	File           string              `short:"f" type:"path" placeholder:"FILE" help:"Read submissions from a file: one JSON document, or one a line."`
@@ -121,12 +122,18 @@ func (s *submitCmd) submission(now time.Time) (contracts.Submission, error) {
 		return sub, &codedError{code: exitUsage, err: err}
 	}
 	sub.Input.Params = params
-	if s.Timeout != "" {
-		d, err := parseDuration(s.Timeout)
-		if err != nil {
-			return sub, usagef("--timeout: %w", err)
+	for _, f := range []struct {
+		name, value string
+		into        *float64
+	}{{"--timeout", s.Timeout, &sub.TimeoutSeconds}, {"--start-timeout", s.StartTimeout, &sub.StartTimeoutSeconds}} {
+		if f.value == "" {
+			continue
 		}
-		sub.TimeoutSeconds = d.Seconds()
+		d, err := parseDuration(f.value)
+		if err != nil {
+			return sub, usagef("%s: %w", f.name, err)
+		}
+		*f.into = d.Seconds()
 	}
 	if s.NotBefore != "" {
 		if sub.NotBefore, err = parseFuture(s.NotBefore, now); err != nil {

@@ -126,6 +126,7 @@ func (s *source) decode(data []byte) (contracts.Submission, error) {
 	fill(&sub.ConversationID, s.base.ConversationID)
 	fill(&sub.Priority, s.base.Priority)
 	fill(&sub.TimeoutSeconds, s.base.TimeoutSeconds)
+	fill(&sub.StartTimeoutSeconds, s.base.StartTimeoutSeconds)
 	fill(&sub.MaxAttempts, s.base.MaxAttempts)
 	if sub.NotBefore.IsZero() {
 		sub.NotBefore = s.base.NotBefore

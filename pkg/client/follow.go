@@ -137,6 +137,9 @@ func (o Outcome) Err() error {
 		var p contracts.TimedOut
 		err = json.Unmarshal(o.Payload, &p)
 		e.Info = contracts.ErrorInfo{Type: "TimeoutError", Message: fmt.Sprintf("an attempt took longer than %g s", p.TimeoutSeconds)}
+		if p.StartTimeoutSeconds > 0 {
+			e.Info.Message = fmt.Sprintf("no attempt was begun within %g s", p.StartTimeoutSeconds)
+		}
 	case contracts.StatusCancelled:
 		var p contracts.Cancelled
 		err = json.Unmarshal(o.Payload, &p)

@@ -97,6 +97,8 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{"timed out", []contracts.Draft{queued(), started(), {Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{TimeoutSeconds: 5}}},
 			"timed out: an attempt took longer than 5 s", contracts.StatusTimedOut},
+		{"not begun in time", []contracts.Draft{queued(), {Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{TimeoutSeconds: 5, StartTimeoutSeconds: 7}}},
+			"timed out: no attempt was begun within 7 s", contracts.StatusTimedOut},
 		{"cancelled", []contracts.Draft{queued(), {Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: "enough"}}},
 			"was cancelled: enough", contracts.StatusCancelled},
 		{"cancelled for no reason", []contracts.Draft{queued(), {Type: contracts.TypeCancelled}}, "was cancelled", contracts.StatusCancelled},

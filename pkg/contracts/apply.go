@@ -142,6 +142,10 @@ func misfit(head Head, e Event) string {
 		if e.Time.Before(head.NotBefore) {
 			return "comes before its time"
 		}
+	case TypeTimedOut:
+		if head.Status == StatusPending && head.Epoch > 0 {
+			return "comes between two attempts"
+		}
 	case TypeRetrying:
 		switch {
 		case e.NotBefore.IsZero():

@@ -91,7 +91,8 @@ func (m *model) may(d Draft, now time.Time) bool {
 		m.phase, m.notBefore = "over", time.Time{}
 		return true
 	case TypeTimedOut, TypeSucceeded:
-		if m.phase != "held" {
+		neverBegun := d.Type == TypeTimedOut && m.phase == "waiting" && m.starts == 0
+		if m.phase != "held" && !neverBegun {
 			return false
 		}
 		m.phase = map[EventType]string{TypeTimedOut: "over", TypeSucceeded: "done"}[d.Type]
@@ -237,7 +238,7 @@ func impossible(h Head) string {
 		return "does not wait, yet has a time"
 	case h.Checkpoint != nil && (h.Checkpoint.N == 0 || h.Checkpoint.Revision == 0 || h.Checkpoint.Epoch == 0 || h.Checkpoint.Epoch > h.Epoch):
 		return "checkpoint"
-	case (h.Status == StatusSucceeded || h.Status == StatusTimedOut) && h.Epoch == 0:
+	case h.Status == StatusSucceeded && h.Epoch == 0:
 		return "ended by a worker that never was"
 	}
 	return ""

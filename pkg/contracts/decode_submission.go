@@ -18,6 +18,7 @@ func (d *document) submission(s *Submission) {
 		{"timeout_seconds", optional, func(n int32) { s.TimeoutSeconds = d.seconds(n, MaxTimeoutSeconds) }},
 		{"max_attempts", optional, func(n int32) { s.MaxAttempts = int(d.integer(n, 1, MaxMaxAttempts)) }},
 		{"not_before", optional, func(n int32) { s.NotBefore = d.instant(n) }},
+		{"start_timeout_seconds", optional, func(n int32) { s.StartTimeoutSeconds = d.seconds(n, MaxTimeoutSeconds) }},
 	})
 }
 

@@ -189,6 +189,7 @@ func TestDecodeSubmissionLimits(t *testing.T) {
 		"conversation id": {MaxConversationID, func(n int) string { return `{"agent_key":"echo","conversation_id":"` + repeat("c", n) + `"}` }, "must be 1 to 128 of A-Z"},
 		"agent key":       {63, func(n int) string { return `{"agent_key":"` + repeat("a", n) + `"}` }, "must be 1 to 63 of a-z"},
 		"timeout":         {MaxTimeoutSeconds, func(n int) string { return fmt.Sprintf(`{"agent_key":"echo","timeout_seconds":%d}`, n) }, "must be above 0 and at most 2592000"},
+		"start timeout":   {MaxTimeoutSeconds, func(n int) string { return fmt.Sprintf(`{"agent_key":"echo","start_timeout_seconds":%d}`, n) }, "must be above 0 and at most 2592000"},
 		"max attempts":    {MaxMaxAttempts, func(n int) string { return fmt.Sprintf(`{"agent_key":"echo","max_attempts":%d}`, n) }, "must be a whole number from 1 to 100, not 101"},
 	} {
 		if _, faults := DecodeSubmission([]byte(c.doc(c.limit))); faults != nil {

@@ -126,6 +126,8 @@ type Cancelled struct {
 // TimedOut is the payload of run.timed_out.
 type TimedOut struct {
 	TimeoutSeconds float64 `json:"timeout_seconds"`
+	// StartTimeoutSeconds is given if it is this that was over: no attempt was begun.
+	StartTimeoutSeconds float64 `json:"start_timeout_seconds,omitempty"`
 }
 
 // Succeeded is the payload of run.succeeded: what the agent returned.

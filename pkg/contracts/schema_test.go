@@ -260,6 +260,7 @@ func TestSchemasHaveTheEnumsAndLimitsOfTheCode(t *testing.T) {
 		"idempotency key": {property.at("idempotency_key")["maxLength"], MaxIdempotencyKey},
 		"conversation id": {property.at("conversation_id")["maxLength"], MaxConversationID},
 		"timeout":         {property.at("timeout_seconds")["maximum"], MaxTimeoutSeconds},
+		"start timeout":   {property.at("start_timeout_seconds")["maximum"], MaxTimeoutSeconds},
 		"max attempts":    {property.at("max_attempts")["maximum"], MaxMaxAttempts},
 		"event type":      {event.at("properties", "type")["maxLength"], maxEventType},
 	} {

@@ -62,8 +62,9 @@ var transitions = map[Status]map[EventType]Status{
 	StatusPending: {
 		TypeStarted:   StatusRunning,
 		TypeCancelled: StatusCancelled,
-		TypeFailed:    StatusFailed,  // it cannot be started
-		TypeRequeued:  StatusPending, // its work message was lost
+		TypeFailed:    StatusFailed,   // it cannot be started
+		TypeRequeued:  StatusPending,  // its work message was lost
+		TypeTimedOut:  StatusTimedOut, // it was not begun in time
 	},
 	StatusRunning: {
 		typeAny:             StatusRunning,

@@ -17,6 +17,24 @@ type Submission struct {
 	TimeoutSeconds float64           `json:"timeout_seconds,omitempty"` // of one attempt; default 300
 	MaxAttempts    int               `json:"max_attempts,omitempty"`    // default 3
 	NotBefore      time.Time         `json:"not_before,omitzero"`
+	// StartTimeoutSeconds is how long the run may wait for its first attempt to
+	// begin; default for ever.
+	StartTimeoutSeconds float64 `json:"start_timeout_seconds,omitempty"`
+}
+
+// StartBy returns the time by which the run's first attempt has to have begun,
+// zero if there is none. It counts from queued, the run's run.queued event; that
+// of a delayed run may come late, and its time is what the submission says.
+// A redrive is not bound by it: who asks for one knows how old the run is.
+func (s Submission) StartBy(queued Event) time.Time {
+	if s.StartTimeoutSeconds == 0 {
+		return time.Time{}
+	}
+	from := queued.Time
+	if queued.Seq > 1 {
+		from = s.NotBefore
+	}
+	return from.Add(time.Duration(s.StartTimeoutSeconds * float64(time.Second)))
 }
 
 // Input is what the agent works on.

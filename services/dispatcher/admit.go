@@ -56,7 +56,7 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 		if !known && !s.cfg.AcceptUnknownAgents {
 			faults = append(contracts.Faults{s.agents.unknown(ctx, it.sub.AgentKey)}, faults...)
 		}
-		complete(&it.sub, rec)
+		complete(&it.sub, rec, s.cfg.MaxTimeout)
 	}
 	// Claimed last, so that no refused run holds a key.
 	if key := it.sub.IdempotencyKey; key != "" && len(faults) == 0 {

@@ -143,9 +143,10 @@ func (a *agents) unknown(ctx context.Context, key string) contracts.Fault {
 		"%q is not known: no worker has ever registered it; known are %s%s", key, list, more)}
 }
 
-// complete fills in what the submission leaves to its agent, and to us.
-func complete(s *contracts.Submission, rec contracts.AgentRecord) {
+// complete fills in what the submission leaves to its agent, and to us. No
+// attempt may take longer than longest, whatever its agent states.
+func complete(s *contracts.Submission, rec contracts.AgentRecord, longest time.Duration) {
 	s.Priority = cmp.Or(s.Priority, contracts.PriorityNormal)
-	s.TimeoutSeconds = cmp.Or(s.TimeoutSeconds, max(rec.TimeoutSeconds, 0), contracts.DefaultTimeout)
+	s.TimeoutSeconds = cmp.Or(s.TimeoutSeconds, min(cmp.Or(max(rec.TimeoutSeconds, 0), contracts.DefaultTimeout), longest.Seconds()))
 	s.MaxAttempts = cmp.Or(s.MaxAttempts, max(rec.MaxAttempts, 0), contracts.DefaultMaxAttempts)
 }

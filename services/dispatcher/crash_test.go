@@ -97,7 +97,7 @@ func TestSubmitAfterCrash(t *testing.T) {
 				s.NotBefore = time.Now().Add(c.wait).UTC()
 			}
 			b.submit(t, s)
-			complete(&s, echo)
+			complete(&s, echo, time.Hour)
 			c.done(t, b, s)
 			b.start(t, Config{})
 			b.waitEmpty(t)

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ type Config struct {
 	// AcceptUnknownAgents takes submissions for agents that no worker has ever
 	// registered; their runs wait until one does.
 	AcceptUnknownAgents bool
+	// MaxTimeout is the longest time for one attempt that a submission may ask
+	// for; default, and at most, contracts.MaxTimeoutSeconds.
+	MaxTimeout time.Duration
 	// Topology is how streams are made that do not exist yet.
 	Topology jsutil.TopologyOptions
 	// Logger defaults to slog.Default().
@@ -49,10 +53,16 @@ func (c *Config) check() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if r := c.Topology.Replicas; r < 0 || r > 5 {
-		return fmt.Errorf("replicas must be 1 to 5, not %d", r)
+	const longest = contracts.MaxTimeoutSeconds * time.Second
+	c.MaxTimeout = cmp.Or(c.MaxTimeout, longest)
+	var faults []error
+	if c.MaxTimeout < 0 || c.MaxTimeout > longest {
+		faults = append(faults, fmt.Errorf("max_timeout must be above 0 and at most %s, not %s", longest, c.MaxTimeout))
 	}
-	return nil
+	if r := c.Topology.Replicas; r < 0 || r > 5 {
+		faults = append(faults, fmt.Errorf("replicas must be 1 to 5, not %d", r))
+	}
+	return errors.Join(faults...)
 }
 
 // Dispatcher is the service. Make it with New; Run may be called once.
@@ -97,7 +107,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("start the dispatcher: %w", err)
 	}
-	d.logger.Info("dispatcher runs", "accept_unknown_agents", d.cfg.AcceptUnknownAgents)
+	d.logger.Info("dispatcher runs", "accept_unknown_agents", d.cfg.AcceptUnknownAgents, "max_timeout", d.cfg.MaxTimeout)
 
 	// What is under way outlives ctx by the time to drain.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))

@@ -13,11 +13,11 @@ import (
 )
 
 func TestConfigReportsAllFaults(t *testing.T) {
-	_, err := New(nil, Config{Topology: jsutil.TopologyOptions{Replicas: 7}})
+	_, err := New(nil, Config{MaxTimeout: -time.Second, Topology: jsutil.TopologyOptions{Replicas: 7}})
 	if err == nil {
 		t.Fatal("a bad configuration is taken")
 	}
-	for _, want := range []string{"connection", "replicas"} {
+	for _, want := range []string{"connection", "replicas", "max_timeout"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error says nothing about %s: %v", want, err)
 		}

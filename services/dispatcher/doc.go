@@ -15,7 +15,8 @@
 //     idempotency keys.
 //   - commands.go reads commands, cancel.go and redrive.go carry them out.
 //   - schedule.go goes on with a run that has not begun, from what its log
-//     shows: it keeps it until its not_before, and then queues it.
+//     shows: it keeps it until its not_before, queues it, and gives it up if
+//     it is not begun in time.
 //   - work.go makes, publishes and removes work messages.
 //   - disposition.go alone decides what becomes of a message after an error.
 //

@@ -323,7 +323,7 @@ var echo = contracts.AgentRecord{AgentKey: "echo", TimeoutSeconds: 42, MaxAttemp
 // full is a submission with every default filled in, as a dispatcher would have it.
 func full(runID string) contracts.Submission {
 	s := contracts.Submission{RunID: runID, AgentKey: "echo"}
-	complete(&s, echo)
+	complete(&s, echo, time.Hour)
 	return s
 }
 

@@ -58,16 +58,51 @@ func (d *Dispatcher) advance(ctx context.Context, last runlog.Entry, least time.
 			return err // a conflict: cancelled, or queued by another dispatcher
 		}
 	}
-	if last.Status == contracts.StatusPending {
-		return d.putWork(ctx, last)
+	switch {
+	case last.Status == contracts.StatusPending:
+		return d.offer(ctx, last, least)
+	case last.Type == contracts.TypeTimedOut && last.Epoch == 0:
+		// Perhaps by a dispatcher that did not get further.
+		return d.removeWork(ctx, last.Head())
 	}
 	return nil
 }
 
+// offer publishes the work of a run that waits for a worker. If it has to begin
+// by some time we look again then, by a schedule on the subject where a delayed
+// run had its first; what nobody has begun is given up.
+func (d *Dispatcher) offer(ctx context.Context, last runlog.Entry, least time.Duration) error {
+	var p contracts.Queued
+	if last.Type == contracts.TypeQueued {
+		if err := json.Unmarshal(last.Payload, &p); err != nil {
+			return fmt.Errorf("decode run.queued: %w", err)
+		}
+	}
+	startBy := p.Submission.StartBy(last.Event)
+	rest := time.Until(startBy)
+	if startBy.IsZero() || rest > 0 {
+		if err := d.putWork(ctx, last); err != nil || startBy.IsZero() {
+			return err
+		}
+		if rest > least {
+			return d.putSchedule(ctx, last.RunID, startBy)
+		}
+		return notYet{delay: rest, reason: "start_timeout_seconds"}
+	}
+	late, err := d.append(ctx, last.Head(), last.RunID, contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{
+		TimeoutSeconds: p.Submission.TimeoutSeconds, StartTimeoutSeconds: p.Submission.StartTimeoutSeconds,
+	}})
+	if err != nil {
+		return err // a conflict: begun, or given up by another
+	}
+	d.logger.Info("run was not begun in time", "run_id", last.RunID, "start_by", startBy)
+	return d.removeWork(ctx, late.Head())
+}
+
 // putSchedule has the broker deliver the run to us shortly before it is due. A
 // schedule that is there already is replaced.
-func (d *Dispatcher) putSchedule(ctx context.Context, runID string, notBefore time.Time) error {
-	at := notBefore.Add(-scheduleLead)
+func (d *Dispatcher) putSchedule(ctx context.Context, runID string, due time.Time) error {
+	at := due.Add(-scheduleLead)
 	if latest := time.Now().Add(mostSchedule); at.After(latest) {
 		at = latest
 	}

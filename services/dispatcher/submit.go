@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -54,9 +55,10 @@ func (d *Dispatcher) takeSubmissions(ctx, work context.Context) {
 // accept is the first step.
 func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	it := &item{Delivery: m}
-	faults := it.read()
+	faults := it.read(s.cfg.MaxTimeout)
 	rec, known := s.agents.cached(it.sub.AgentKey)
-	plain := len(faults) == 0 && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" && !it.delayed()
+	plain := len(faults) == 0 && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
+		it.sub.StartTimeoutSeconds == 0 && !it.delayed()
 	if plain && s.send(it, rec) == nil {
 		s.queued <- it
 		return
@@ -65,9 +67,13 @@ func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 }
 
 // read decodes the submission and settles its run id.
-func (it *item) read() contracts.Faults {
+func (it *item) read(longest time.Duration) contracts.Faults {
 	data := it.Data
 	sub, faults := contracts.DecodeSubmission(data)
+	if most := longest.Seconds(); sub.TimeoutSeconds > most {
+		faults = append(faults, contracts.Fault{Field: "timeout_seconds",
+			Message: fmt.Sprintf("must be at most %g, the limit of the dispatcher, not %g", most, sub.TimeoutSeconds)})
+	}
 	if len(faults) > 0 {
 		// Of a bad one only what can be trusted is kept.
 		sub = contracts.Submission{AgentKey: sub.AgentKey}
@@ -90,7 +96,7 @@ func (it *item) delayed() bool { return it.sub.NotBefore.After(time.Now()) }
 // send appends run.queued, and does not wait for the answer. After an error
 // nothing was sent.
 func (s *submitter) send(it *item, rec contracts.AgentRecord) error {
-	complete(&it.sub, rec)
+	complete(&it.sub, rec, s.cfg.MaxTimeout)
 	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, queuedOf(it.sub, it.Stored), time.Now())
 	if err != nil {
 		return err

@@ -120,13 +120,13 @@ func (d *Dispatcher) restore(ctx context.Context, last runlog.Entry) error {
 	return d.putWork(ctx, last)
 }
 
-// removeWork removes the work message of a run that was cancelled, and only
+// removeWork removes the work message of a run that nobody held when it ended, and only
 // one of the round that ended so: a redrive may be under way beside it, whose
 // work message has the same subject. It appends before it publishes; so a
-// message that was there before the log still ended with the cancel is an old one.
+// message that was there before the log still ended so is an old one.
 // Should one be left over, a worker drops it on seeing the log.
-func (d *Dispatcher) removeWork(ctx context.Context, cancelled runlog.Head) error {
-	subject, err := workSubject(cancelled.Head)
+func (d *Dispatcher) removeWork(ctx context.Context, ended runlog.Head) error {
+	subject, err := workSubject(ended.Head)
 	if err != nil {
 		return err
 	}
@@ -137,8 +137,8 @@ func (d *Dispatcher) removeWork(ctx context.Context, cancelled runlog.Head) erro
 	if err != nil {
 		return err
 	}
-	now, err := d.log.LastFromLeader(ctx, cancelled.RunID)
-	if err != nil || now.Sequence != cancelled.Sequence {
+	now, err := d.log.LastFromLeader(ctx, ended.RunID)
+	if err != nil || now.Sequence != ended.Sequence {
 		return err
 	}
 	work, err := d.js.Stream(ctx, contracts.StreamWork)

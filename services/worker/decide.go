@@ -18,11 +18,13 @@ const (
 	actAsk                   // somebody else holds it: ask whether that is still so
 	actCancel                // append run.cancelled: the holder went without doing it
 	actExhaust               // append run.failed: no attempt is left
+	actTimeOut               // append run.timed_out: it was to begin earlier
 )
 
 // decide answers what to do with a run that is handed to us at the time now.
-// holderGone says that the holder named in the head does not hold it any more.
-func decide(head contracts.Head, now time.Time, holderGone bool) action {
+// startBy is when it has to have begun, zero if never; holderGone says that the
+// holder named in the head does not hold it any more.
+func decide(head contracts.Head, startBy, now time.Time, holderGone bool) action {
 	switch {
 	case head.Status == contracts.StatusNone || head.Status.Terminal():
 		return actDrop
@@ -37,6 +39,8 @@ func decide(head contracts.Head, now time.Time, holderGone bool) action {
 		return actCancel
 	case head.Attempt >= head.MaxAttempts:
 		return actExhaust
+	case !startBy.IsZero() && now.After(startBy):
+		return actTimeOut
 	}
 	return actStart
 }

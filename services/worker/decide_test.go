@@ -15,25 +15,29 @@ func TestDecide(t *testing.T) {
 	}
 	var never time.Time
 	for _, c := range []struct {
-		what string
-		head contracts.Head
-		gone bool
-		want action
+		what    string
+		head    contracts.Head
+		gone    bool
+		want    action
+		startBy time.Time
 	}{
-		{"empty log", contracts.Head{}, false, actDrop},
-		{"fresh", head(contracts.StatusPending, 0, never), false, actStart},
-		{"backoff not over", head(contracts.StatusPending, 1, now.Add(time.Second)), false, actWait},
-		{"backoff over", head(contracts.StatusPending, 1, now), false, actStart},
-		{"scheduled, stray message", head(contracts.StatusScheduled, 0, now.Add(-time.Second)), false, actDrop},
-		{"held", head(contracts.StatusRunning, 1, never), false, actAsk},
-		{"holder gone", head(contracts.StatusRunning, 1, never), true, actStart},
-		{"holder gone in the last attempt", head(contracts.StatusRunning, 3, never), true, actExhaust},
-		{"cancelling, held", head(contracts.StatusCancelling, 1, never), false, actAsk},
-		{"cancelling, holder gone", head(contracts.StatusCancelling, 3, never), true, actCancel},
-		{"succeeded", head(contracts.StatusSucceeded, 1, never), false, actDrop},
-		{"rejected", head(contracts.StatusRejected, 0, never), false, actDrop},
+		{"empty log", contracts.Head{}, false, actDrop, never},
+		{"fresh", head(contracts.StatusPending, 0, never), false, actStart, never},
+		{"fresh, to begin by now", head(contracts.StatusPending, 0, never), false, actStart, now},
+		{"fresh, to begin earlier", head(contracts.StatusPending, 0, never), false, actTimeOut, now.Add(-1)},
+		{"ended, to begin earlier", head(contracts.StatusTimedOut, 0, never), false, actDrop, now.Add(-1)},
+		{"backoff not over", head(contracts.StatusPending, 1, now.Add(time.Second)), false, actWait, never},
+		{"backoff over", head(contracts.StatusPending, 1, now), false, actStart, never},
+		{"scheduled, stray message", head(contracts.StatusScheduled, 0, now.Add(-time.Second)), false, actDrop, never},
+		{"held", head(contracts.StatusRunning, 1, never), false, actAsk, never},
+		{"holder gone", head(contracts.StatusRunning, 1, never), true, actStart, never},
+		{"holder gone in the last attempt", head(contracts.StatusRunning, 3, never), true, actExhaust, never},
+		{"cancelling, held", head(contracts.StatusCancelling, 1, never), false, actAsk, never},
+		{"cancelling, holder gone", head(contracts.StatusCancelling, 3, never), true, actCancel, never},
+		{"succeeded", head(contracts.StatusSucceeded, 1, never), false, actDrop, never},
+		{"rejected", head(contracts.StatusRejected, 0, never), false, actDrop, never},
 	} {
-		if got := decide(c.head, now, c.gone); got != c.want {
+		if got := decide(c.head, c.startBy, now, c.gone); got != c.want {
 			t.Errorf("%s: action %d, want %d", c.what, got, c.want)
 		}
 	}

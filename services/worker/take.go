@@ -99,7 +99,7 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 	}
 	for gone := uint64(0); err == nil; { // gone: the epoch whose holder is known to be gone
 		now := time.Now()
-		act := decide(at.Head, now, gone == at.Epoch && gone > 0)
+		act := decide(at.Head, wk.startBy(at.Head), now, gone == at.Epoch && gone > 0)
 		switch act {
 		case actDrop:
 			w.answer(wk.delivery.Ack())
@@ -149,6 +149,15 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 	return nil, nil, err
 }
 
+// startBy is when the run has to have begun, zero if never, or if it has been
+// begun or redriven since.
+func (wk work) startBy(head contracts.Head) time.Time {
+	if head.Seq != wk.queued.Seq {
+		return time.Time{}
+	}
+	return wk.submission.StartBy(wk.queued)
+}
+
 // position returns the head to act on: at the first delivery the one that the
 // message itself carries, without a read; compare-and-set finds out if it is old.
 func (w *Worker) position(ctx context.Context, wk work) (runlog.Head, error) {
@@ -186,6 +195,10 @@ func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act a
 			Type:    contracts.ErrorTypeAttemptsExhausted,
 			Message: fmt.Sprintf("%d of %d attempts were begun and none came to an end: each time the worker died or was lost", at.Attempt, at.MaxAttempts),
 		}}}
+	case actTimeOut:
+		d = contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{
+			TimeoutSeconds: wk.submission.TimeoutSeconds, StartTimeoutSeconds: wk.submission.StartTimeoutSeconds,
+		}}
 	default:
 		panic(fmt.Sprintf("worker: nothing to append for action %d", act))
 	}
