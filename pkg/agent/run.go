@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"unicode/utf8"
 
 	"longhaul/pkg/contracts"
 )
@@ -127,7 +128,7 @@ func (r *Run) emit(t contracts.EventType, v contracts.Visibility, payload any) e
 	raw := json.RawMessage("{}")
 	if payload != nil {
 		var err error
-		if raw, err = contracts.Encode(payload); err != nil {
+		if raw, err = encode(payload); err != nil {
 			return fmt.Errorf("emit %s: encode the payload: %w", t, err)
 		}
 	}
@@ -137,10 +138,20 @@ func (r *Run) emit(t contracts.EventType, v contracts.Visibility, payload any) e
 	return nil
 }
 
+// encode is contracts.Encode for what an agent hands over: a json.RawMessage
+// among it may be anything.
+func encode(v any) (json.RawMessage, error) {
+	raw, err := contracts.Encode(v)
+	if err == nil && !utf8.Valid(raw) {
+		err = errors.New("it is not UTF-8")
+	}
+	return raw, err
+}
+
 // Checkpoint saves state, anything that encodes as JSON, as where a later
 // attempt resumes. When it returns nil the state is stored and committed.
 func (r *Run) Checkpoint(ctx context.Context, state any) error {
-	raw, err := contracts.Encode(state)
+	raw, err := encode(state)
 	if err != nil {
 		return fmt.Errorf("checkpoint: encode the state: %w", err)
 	}
