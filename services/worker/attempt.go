@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"longhaul/pkg/agent"
@@ -31,6 +32,11 @@ type attempt struct {
 	stopWriting context.CancelFunc
 
 	checkpointMu sync.Mutex // one checkpoint at a time: each takes the next number
+	checkpointN  uint64     // the last one taken, also by a checkpoint that failed
+
+	// finishing says that its last event is under way: an end in the log may be
+	// its own, whose answer has not arrived. If it is not, the append is refused.
+	finishing atomic.Bool
 
 	mu         sync.Mutex
 	reason, by string // of a cancel
@@ -77,7 +83,7 @@ func (w *Worker) execute(wk work, at runlog.Head, state json.RawMessage) <-chan 
 	end := a.await(ctx, returned)
 	timeout.Stop()
 	a.finish(context.Cause(ctx), end)
-	if end.abandoned {
+	if end.err == errAbandoned { //nolint:errorlint // ours, not one that an agent returned
 		a.log.Error("agent ignores its context, its slot is lost until it returns", "grace", w.cfg.CancelGrace)
 		return gone
 	}
@@ -91,14 +97,22 @@ func (a *attempt) timeout() time.Duration {
 	return a.worker.cfg.RunTimeout
 }
 
-// call calls the agent and turns a panic into an error.
+// call calls the agent, encodes what it returns, and turns a panic into an error.
 func (a *attempt) call(ctx context.Context) (end ending) {
 	defer func() {
 		if v := recover(); v != nil {
-			end = ending{err: &panicError{v}, stack: string(debug.Stack())}
+			err := &panicError{v}
+			end = ending{err: err, text: err.Error(), stack: string(debug.Stack())}
 		}
 	}()
-	end.result, end.err = a.work.agent.Run(ctx, a.run)
+	result, err := a.work.agent.Run(ctx, a.run)
+	if err == nil {
+		end.result, err = succeeded(result)
+		err = agent.Permanent(err)
+	}
+	if err != nil { // looked at in here, for what an agent hands over may panic too
+		end = ending{err: err, text: err.Error(), permanent: agent.IsPermanent(err)}
+	}
 	return end
 }
 
@@ -111,12 +125,12 @@ func (a *attempt) await(ctx context.Context, returned <-chan ending) ending {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), a.worker.cfg.CancelGrace)
 	defer cancel()
-	hook := make(chan struct{})
-	go func() {
-		defer close(hook)
-		a.cancelHook(grace, context.Cause(ctx))
-	}()
-	end := ending{abandoned: true}
+	hook := a.hook("Cancel", func() {
+		if a.work.agent.Cancel != nil && errors.Is(context.Cause(ctx), agent.ErrCancelled) {
+			a.work.agent.Cancel(grace, a.run)
+		}
+	})
+	end := ending{err: errAbandoned, text: errAbandoned.Error()}
 	select {
 	case end = <-returned:
 	case <-grace.Done():
@@ -132,17 +146,20 @@ func (a *attempt) await(ctx context.Context, returned <-chan ending) ending {
 	return end
 }
 
-// cancelHook calls the agent's Cancel function, if the run was cancelled and it has one.
-func (a *attempt) cancelHook(ctx context.Context, cause error) {
-	if a.work.agent.Cancel == nil || !errors.Is(cause, agent.ErrCancelled) {
-		return
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			a.log.Error("cancel hook panicked", "panic", v, "stack", string(debug.Stack()))
-		}
+// hook calls one of the agent's other functions. The channel closes when it has
+// returned, or panicked; it may do neither.
+func (a *attempt) hook(name string, call func()) <-chan struct{} {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		defer func() {
+			if v := recover(); v != nil {
+				a.log.Error("hook panicked", "hook", name, "panic", v, "stack", string(debug.Stack()))
+			}
+		}()
+		call()
 	}()
-	a.work.agent.Cancel(ctx, a.run)
+	return over
 }
 
 // finish writes the attempt's last event and answers the work message.
@@ -151,6 +168,7 @@ func (a *attempt) finish(cause error, end ending) {
 		a.log.Warn("lease lost, nothing more is written")
 		return
 	}
+	a.finishing.Store(true)
 	err := a.writer.commit(context.Background(), func(head contracts.Head) (contracts.Draft, error) {
 		return a.outcome(head, cause, end)
 	})
@@ -168,7 +186,7 @@ func (a *attempt) finish(cause error, end ending) {
 	}
 	attrs := []any{"status", head.Status, "duration", time.Since(a.begun)}
 	if end.err != nil {
-		attrs = append(attrs, "error", contracts.Shorten(end.err.Error(), 1024))
+		attrs = append(attrs, "error", contracts.Shorten(end.text, 1024))
 	}
 	a.log.Log(context.Background(), level, "attempt ended", attrs...)
 	a.worker.answer(a.answer(head.Head, time.Now()))
@@ -234,3 +252,6 @@ func (a *attempt) loseLease() {
 	a.stop(agent.ErrLeaseLost)
 	a.stopWriting()
 }
+
+// lost reports whether the lease is, though the agent may not have returned yet.
+func (a *attempt) lost() bool { return a.writer.ctx.Err() != nil }

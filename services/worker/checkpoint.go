@@ -28,10 +28,13 @@ func (h host) Checkpoint(ctx context.Context, state json.RawMessage) error {
 	h.checkpointMu.Lock()
 	defer h.checkpointMu.Unlock()
 	at := h.writer.head()
-	n := uint64(1)
+	// Never a number again: the event of a checkpoint that failed may stand in
+	// the log after all, and what it names must stay.
+	n := h.checkpointN + 1
 	if at.Checkpoint != nil {
-		n = at.Checkpoint.N + 1
+		n = max(n, at.Checkpoint.N+1)
 	}
+	h.checkpointN = n
 	key := contracts.CheckpointKey(at.RunID, at.Epoch, n)
 	revision, err := h.worker.putKey(ctx, contracts.BucketRuns, key, state)
 	if err != nil {
@@ -62,10 +65,15 @@ func (w *Worker) putKey(ctx context.Context, bucket, key string, value []byte) (
 		if !errors.Is(err, jsutil.ErrUnavailable) {
 			return 0, err
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pauseUnavailable):
-		}
+		pause(ctx, pauseUnavailable)
+	}
+}
+
+// pause waits, but not beyond the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"longhaul/pkg/contracts"
@@ -30,12 +31,11 @@ func (w *Worker) keepLeases(ctx context.Context) {
 	tick := time.NewTicker(min(beatTick, w.cfg.HeartbeatInterval/2))
 	defer tick.Stop()
 	reads := make(chan struct{}, headReads)
+	var looks sync.WaitGroup
+	defer looks.Wait()
 	for {
 		select {
 		case <-ctx.Done():
-			for range headReads { // wait for the reads under way
-				reads <- struct{}{}
-			}
 			return
 		case <-tick.C:
 		}
@@ -51,15 +51,16 @@ func (w *Worker) keepLeases(ctx context.Context) {
 				if err := a.lease.current().Extend(); err != nil {
 					a.log.Warn("lease could not be extended", "error", err)
 				}
-				select {
-				case reads <- struct{}{}:
-				case <-ctx.Done():
-					continue
-				}
-				go func() {
-					defer func() { <-reads }()
-					a.look(ctx, event)
-				}()
+				// Each waits for its turn by itself: without a broker the turns
+				// are long, and nobody else's silence may go unseen for that.
+				looks.Go(func() {
+					select {
+					case reads <- struct{}{}:
+						a.look(ctx, now, event)
+						<-reads
+					case <-ctx.Done():
+					}
+				})
 			}
 		}
 	}
@@ -83,8 +84,8 @@ func (a *attempt) due(now time.Time) (beat, event bool) {
 }
 
 // look reads the head: to find out whether the run is still ours, and, by
-// getting an answer, that the broker is in reach.
-func (a *attempt) look(ctx context.Context, event bool) {
+// getting an answer, that the broker is in reach. sent is when the lease was extended.
+func (a *attempt) look(ctx context.Context, sent time.Time, event bool) {
 	defer func() {
 		a.mu.Lock()
 		a.beating = false
@@ -93,12 +94,11 @@ func (a *attempt) look(ctx context.Context, event bool) {
 		}
 		a.mu.Unlock()
 	}()
-	sent := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, headRead)
 	defer cancel()
 	last, err := a.worker.runs.Last(ctx, a.work.submission.RunID)
 	switch {
-	case errors.Is(err, jsutil.ErrNotFound) || err == nil && (last.Epoch > a.epoch || last.Status.Terminal() && !a.ending()):
+	case errors.Is(err, jsutil.ErrNotFound) || err == nil && (last.Epoch > a.epoch || last.Status.Terminal() && !a.finishing.Load()):
 		a.log.Warn("run is not ours any more", "error", err, "head_epoch", last.Epoch, "head_status", last.Status)
 		a.loseLease()
 		return
@@ -114,11 +114,4 @@ func (a *attempt) look(ctx context.Context, event bool) {
 		// Queued like an agent's event; if it fails, whatever made it fail shows elsewhere.
 		_ = a.writer.emit(ctx, contracts.Draft{Type: contracts.TypeHeartbeat, Payload: contracts.Heartbeat{Timestamp: sent.UTC()}})
 	}
-}
-
-// ending reports whether the attempt's own last event is written.
-func (a *attempt) ending() bool {
-	a.writer.mu.Lock()
-	defer a.writer.mu.Unlock()
-	return a.writer.closed != nil
 }

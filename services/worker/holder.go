@@ -52,15 +52,13 @@ func (w *Worker) startOf(runID string) *starting {
 	return w.held.starting[runID]
 }
 
-// hold adds an attempt; false if the worker ends its attempts already.
+// hold adds an attempt, and then ends its start; false if the worker ends its
+// attempts already.
 func (w *Worker) hold(a *attempt) bool {
+	defer w.endStart(a.work.submission.RunID)
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
 	w.held.byRun[a.work.submission.RunID] = a
-	if s := w.held.starting[a.work.submission.RunID]; s != nil {
-		delete(w.held.starting, a.work.submission.RunID)
-		close(s.over)
-	}
 	return !w.held.closing
 }
 
@@ -130,7 +128,7 @@ func (w *Worker) answerHolder(req contracts.HolderRequest) contracts.HolderReply
 			reply.Holds = true
 			break
 		}
-		if reply.Holds = a != nil && a.epoch == req.Epoch; reply.Holds {
+		if reply.Holds = a != nil && a.epoch == req.Epoch && !a.lost(); reply.Holds {
 			// Whoever asks was handed the message, so the lease had run out or
 			// was given back: take it up again.
 			w.answer(a.lease.current().Extend())

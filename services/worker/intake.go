@@ -236,10 +236,7 @@ func (in *intake) restore(ctx context.Context) {
 	defer cancel()
 	if err := in.worker.ensureQueues(ctx); err != nil {
 		in.worker.log.Warn("work queues are not ready", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pauseUnavailable):
-		}
+		pause(ctx, pauseUnavailable)
 	}
 }
 

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime/debug"
 	"time"
+	"unicode/utf8"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
@@ -15,11 +15,15 @@ import (
 
 // ending is how an agent's Run function came to its end.
 type ending struct {
-	result    agent.Result
+	result    json.RawMessage // the payload of run.succeeded
 	err       error
+	text      string // of err
+	permanent bool   // err is
 	stack     string // of a panic
-	abandoned bool   // it has not come to its end: it ignores its context
 }
+
+// errAbandoned is the error of an agent that has not come to its end: it ignores its context.
+var errAbandoned = errors.New("the agent did not return after its context had ended")
 
 // panicError is the error of an agent that panicked.
 type panicError struct{ value any }
@@ -36,16 +40,12 @@ func (a *attempt) outcome(head contracts.Head, cause error, end ending) (contrac
 		// Whatever the agent made of it: the log has promised a cancel.
 		reason, by := a.cancelReason()
 		return contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: reason, By: by}}, nil
-	case end.err == nil && !end.abandoned:
-		payload, err := succeeded(end.result)
-		if err != nil {
-			return a.failed(head, contracts.ErrorInfo{Type: contracts.ErrorTypeAgent, Message: err.Error()}), nil
-		}
-		if limit := a.worker.payloadLimit(); len(payload) > limit {
+	case end.err == nil:
+		if limit := a.worker.payloadLimit(); len(end.result) > limit {
 			return a.failed(head, contracts.ErrorInfo{Type: contracts.ErrorTypeResultTooLarge, Message: fmt.Sprintf(
-				"result of %d bytes is above the limit of %d: store it elsewhere and return its name", len(payload), limit)}), nil
+				"result of %d bytes is above the limit of %d: store it elsewhere and return its name", len(end.result), limit)}), nil
 		}
-		return contracts.Draft{Type: contracts.TypeSucceeded, Payload: payload}, nil
+		return contracts.Draft{Type: contracts.TypeSucceeded, Payload: end.result}, nil
 	case errors.Is(cause, agent.ErrTimeout):
 		return contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{TimeoutSeconds: a.timeout().Seconds()}}, nil
 	case errors.Is(cause, agent.ErrShutdown):
@@ -75,25 +75,26 @@ func (a *attempt) classify(end ending) contracts.ErrorInfo {
 			return *info
 		}
 	}
-	info := contracts.ErrorInfo{Type: contracts.ErrorTypeAgent, Message: end.err.Error(), Stack: end.stack, Retriable: !agent.IsPermanent(end.err)}
-	var p *panicError
-	if errors.As(end.err, &p) {
+	info := contracts.ErrorInfo{Type: contracts.ErrorTypeAgent, Message: end.text, Stack: end.stack, Retriable: !end.permanent}
+	if end.stack != "" {
 		info.Type = contracts.ErrorTypePanic
 	}
 	return info
 }
 
-// onError asks the agent; a panic in the asking leaves it to the default.
-func (a *attempt) onError(cause error) (info *contracts.ErrorInfo) {
+// onError asks the agent; a panic in the asking, or no answer within
+// CancelGrace, leaves it to the default.
+func (a *attempt) onError(cause error) *contracts.ErrorInfo {
 	ctx, cancel := context.WithTimeout(context.Background(), a.worker.cfg.CancelGrace)
 	defer cancel()
-	defer func() {
-		if v := recover(); v != nil {
-			a.log.Error("error hook panicked", "panic", v, "stack", string(debug.Stack()))
-			info = nil
-		}
-	}()
-	return a.work.agent.OnError(ctx, a.run, cause)
+	var info *contracts.ErrorInfo
+	select {
+	case <-a.hook("OnError", func() { info = a.work.agent.OnError(ctx, a.run, cause) }):
+		return info
+	case <-ctx.Done():
+		a.log.Error("hook does not return", "hook", "OnError", "grace", a.worker.cfg.CancelGrace)
+		return nil
+	}
 }
 
 // maxErrorText bounds an error's message and its stack in the log, in bytes.
@@ -101,9 +102,10 @@ const maxErrorText = 32 << 10
 
 // fit cuts what would not fit into an event.
 func (a *attempt) fit(info contracts.ErrorInfo) contracts.ErrorInfo {
+	info.Type = contracts.Shorten(info.Type, 256)
 	info.Message = contracts.Shorten(info.Message, maxErrorText)
 	info.Stack = contracts.Shorten(info.Stack, maxErrorText)
-	if len(info.Details) > a.worker.payloadLimit()/2 || len(info.Details) > 0 && !json.Valid(info.Details) {
+	if len(info.Details) > a.worker.payloadLimit()/2 || len(info.Details) > 0 && !(json.Valid(info.Details) && utf8.Valid(info.Details)) {
 		info.Details = nil
 	}
 	return info
@@ -129,6 +131,9 @@ func succeeded(r agent.Result) (json.RawMessage, error) {
 	payload, err := contracts.Encode(p)
 	if err != nil {
 		return nil, fmt.Errorf("encode the result: %w", err)
+	}
+	if !utf8.Valid(payload) { // of a json.RawMessage
+		return nil, errors.New("encode the result: it is not UTF-8")
 	}
 	return payload, nil
 }

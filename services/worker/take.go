@@ -44,8 +44,11 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 		return nil
 	}
 	if held := w.holding(wk.submission.RunID); held != nil {
-		// Our own run, delivered again because a heartbeat came late.
-		held.lease.adopt(d)
+		if held.lost() { // and its agent winds up: for whoever comes then
+			w.answer(d.Nak(pauseAfterError))
+		} else { // our own run, delivered again because a heartbeat came late
+			held.lease.adopt(d)
+		}
 		return nil
 	}
 	at, state, err := w.claim(ctx, wk)
@@ -57,8 +60,7 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 	case at == nil:
 		return nil
 	}
-	defer w.endStart(wk.submission.RunID)
-	return w.execute(wk, *at, state)
+	return w.execute(wk, *at, state) // which ends the start
 }
 
 // readWork decodes a work message: the run.queued event of its run.

@@ -26,10 +26,13 @@ const askAgain = 100 * time.Millisecond
 // connected but has not answered for three times TakeoverGrace, which a worker
 // that is stopped or stuck does. Should it come to, the log fences it.
 func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
-	if at.WorkerID == w.cfg.WorkerID {
-		return false, nil // our own name, from a life before this one or an attempt given up
+	question := contracts.HolderRequest{Op: contracts.HolderHolds, RunID: at.RunID, Epoch: at.Epoch}
+	if at.WorkerID == w.cfg.WorkerID || at.WorkerID == "" { // a foreign worker may leave it out
+		// Our own name from a life before this one, or from an attempt given up; or
+		// from a start of this very moment, and this is the same message once more.
+		return w.answerHolder(question).Holds, nil
 	}
-	body, err := contracts.Encode(contracts.HolderRequest{Op: contracts.HolderHolds, RunID: at.RunID, Epoch: at.Epoch})
+	body, err := contracts.Encode(question)
 	if err != nil {
 		return false, fmt.Errorf("encode the question to a holder: %w", err)
 	}
@@ -62,9 +65,6 @@ func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
 		default:
 			return false, fmt.Errorf("ask worker %s: %w", at.WorkerID, err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(askAgain):
-		}
+		pause(ctx, askAgain)
 	}
 }

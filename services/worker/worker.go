@@ -103,17 +103,8 @@ func (w *Worker) RunOnce(ctx context.Context) (bool, error) {
 		if d == nil {
 			continue
 		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			w.take(ctx, d)
-		}()
-		select {
-		case <-done:
-		case <-ctx.Done():
-			w.endRuns()
-			<-done
-		}
+		defer context.AfterFunc(ctx, w.endRuns)()
+		w.take(ctx, d)
 		return true, nil
 	}
 	return false, nil
@@ -158,10 +149,7 @@ func (w *Worker) open(ctx context.Context) (stop func(), err error) {
 			return nil, err
 		}
 		w.log.Warn("agents could not be registered yet", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pauseUnavailable):
-		}
+		pause(ctx, pauseUnavailable)
 	}
 	unlisten, err := w.listen()
 	if err != nil {

@@ -559,16 +559,7 @@ func TestCancelWrittenByDispatcher(t *testing.T) {
 		t.Run(key, func(t *testing.T) {
 			id := b.submit(t, contracts.Submission{AgentKey: key})
 			b.waitForEvent(t, id, contracts.TypeStarted)
-			for { // a second writer may lose races against one that streams
-				head, err := b.runs.LastFromLeader(t.Context(), id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				e := mustNext(t, head.Head().Head, id, contracts.Draft{Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested{Reason: "from afar"}})
-				if _, err = b.runs.Append(t.Context(), head.Head(), e); err == nil {
-					break
-				}
-			}
+			b.cancelByHand(t, id)
 			all := b.waitForEnd(t, id)
 			if p := payload[contracts.Cancelled](t, last(all)); last(all).Type != contracts.TypeCancelled || p.Reason != "from afar" {
 				t.Errorf("last event is %s %s", last(all).Type, last(all).Payload)

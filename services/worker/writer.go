@@ -177,7 +177,7 @@ func (w *writer) drain() {
 
 // append brings one entry into the log. Only the drainer calls it.
 func (w *writer) append(en *entry) error {
-	for {
+	for w.ctx.Err() == nil {
 		at := w.head()
 		d, err := en.build(at.Head)
 		if err != nil {
@@ -188,6 +188,11 @@ func (w *writer) append(en *entry) error {
 			return err
 		}
 		next, err := w.runs.Append(w.ctx, at, e)
+		for errors.Is(err, jsutil.ErrUnavailable) && w.ctx.Err() == nil {
+			// The same event again: what became of the last one may be unknown.
+			pause(w.ctx, pauseUnavailable)
+			next, err = w.runs.Append(w.ctx, at, e)
+		}
 		if err == nil {
 			w.advance(next)
 			if e.Type.Terminal() || e.Status == contracts.StatusPending {
@@ -195,17 +200,15 @@ func (w *writer) append(en *entry) error {
 			}
 			return nil
 		}
-		if !errors.Is(err, jsutil.ErrConflict) {
-			if w.ctx.Err() != nil {
-				w.close(agent.ErrLeaseLost)
-				return agent.ErrLeaseLost
-			}
-			return err
+		if errors.Is(err, jsutil.ErrConflict) {
+			err = w.rebase(at)
 		}
-		if err := w.rebase(at); err != nil {
+		if err != nil && w.ctx.Err() == nil {
 			return err
 		}
 	}
+	w.close(agent.ErrLeaseLost)
+	return agent.ErrLeaseLost
 }
 
 // rebase looks at who came first. The dispatcher may have written
