@@ -118,62 +118,6 @@ func (c *cancelCmd) say(a *app, doc cancelDocument) {
 	}
 }
 
-// redriveCmd starts a new round of a run.
-type redriveCmd struct {
-	RunID     string `arg:"" name:"run" help:"The run's id."`
-	FromStart bool   `help:"Begin without the last checkpoint."`
-	By        string `placeholder:"WHO" help:"Who asks for it (default: the user of this machine)."`
-	Follow    bool   `xor:"after" help:"Show the run's events until it has ended."`
-	Wait      bool   `short:"w" xor:"after" help:"Wait for the end, and print the output."`
-}
-
-// Help is shown below the command's summary.
-func (redriveCmd) Help() string {
-	return `The run goes on from its last checkpoint, on the same log, with its attempts counted anew.
-
-Examples:
-
-    longhaul redrive 0198c0de-7a11-7abc-8def-0123456789ab --follow
-    longhaul redrive 0198c0de-7a11-7abc-8def-0123456789ab --from-start --wait`
-}
-
-// Validate checks what the grammar cannot say.
-func (r *redriveCmd) Validate() error { return wrongID(r.RunID) }
-
-// Run runs the command.
-func (r *redriveCmd) Run(ctx context.Context, a *app) error {
-	c, hangUp, err := a.dial()
-	if err != nil {
-		return err
-	}
-	defer hangUp()
-	head, err := a.head(ctx, c, r.RunID)
-	if err != nil {
-		return err
-	}
-	if !head.Status.Redrivable() {
-		return fmt.Errorf("run %s has the status %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)
-	}
-	if err := c.Redrive(ctx, r.RunID, contracts.RedriveCommand{By: orUser(r.By), FromStart: r.FromStart}); err != nil {
-		return err
-	}
-	switch {
-	case r.Follow:
-		return a.followRound(ctx, c, r.RunID, &eventPrinter{c: a.out}, head.Seq+1)
-	case r.Wait:
-		return a.wait(ctx, c, r.RunID, head.Seq+1)
-	case a.JSON:
-		return a.printJSON(struct {
-			RunID string `json:"run_id"`
-			// From is the number of the new round's first event.
-			From uint64 `json:"from"`
-		}{r.RunID, head.Seq + 1})
-	}
-	a.out.printf("Run %s will be run again.\n", r.RunID)
-	a.out.next("watch it", fmt.Sprintf("longhaul watch %s --from %d", r.RunID, head.Seq+1))
-	return nil
-}
-
 func wrongIDs(ids []string) error {
 	for _, id := range ids {
 		if err := wrongID(id); err != nil {

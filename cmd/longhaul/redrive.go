@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"longhaul/pkg/client"
+	"longhaul/pkg/contracts"
+)
+
+// redriveCmd starts a new round of a run, or of all that match a filter.
+type redriveCmd struct {
+	RunID     string `arg:"" optional:"" name:"run" help:"The run's id."`
+	FromStart bool   `help:"Begin without the last checkpoint."`
+	By        string `placeholder:"WHO" help:"Who asks for it (default: the user of this machine)."`
+	Follow    bool   `xor:"after" help:"Show the run's events until it has ended."`
+	Wait      bool   `short:"w" xor:"after" help:"Wait for the end, and print the output."`
+
+	Status   []contracts.Status `short:"s" enum:"failed,timed_out,cancelled" placeholder:"STATUS" help:"All runs in this status: failed, timed_out or cancelled; several with commas between them."`
+	Agent    string             `placeholder:"KEY" help:"All runs of this agent."`
+	Since    string             `placeholder:"TIME" help:"All runs that ended since: a time, or a duration back from now, such as 1h or 7d."`
+	Metadata map[string]string  `mapsep:"none" placeholder:"NAME=VALUE" help:"All runs with this metadata; may be repeated."`
+	Yes      bool               `short:"y" help:"Do not ask, however many match."`
+}
+
+// Help is shown below the command's summary.
+func (redriveCmd) Help() string {
+	return `The run goes on from its last checkpoint, on the same log, with its attempts counted anew.
+
+In place of a run, a filter names all that match the whole of it; without --status these are the runs that failed, timed out or were cancelled. It says how many there are, and asks before it acts on more than one; where there is nobody to ask, --yes is needed. With --json it prints one line for each.
+
+Examples:
+
+    longhaul redrive 0198c0de-7a11-7abc-8def-0123456789ab --follow
+    longhaul redrive 0198c0de-7a11-7abc-8def-0123456789ab --from-start --wait
+    longhaul redrive --status failed --agent report --since 1h
+    longhaul redrive --status failed,timed_out --metadata user=u1 --from-start --yes --json`
+}
+
+// filtered reports whether a filter is given.
+func (r *redriveCmd) filtered() bool {
+	return len(r.Status) > 0 || r.Agent != "" || r.Since != "" || len(r.Metadata) > 0
+}
+
+// Validate checks what the grammar cannot say.
+func (r *redriveCmd) Validate() error {
+	switch {
+	case r.RunID == "" && !r.filtered():
+		return errors.New("name a run, or a filter: --status, --agent, --since, --metadata")
+	case r.RunID != "" && r.filtered():
+		return errors.New("either a run or a filter, not both")
+	case r.RunID == "" && (r.Follow || r.Wait):
+		return errors.New("--follow and --wait are for one run; use watch --agent KEY in another terminal")
+	case r.RunID != "":
+		return wrongID(r.RunID)
+	}
+	return nil
+}
+
+// redriveDocument is what --json prints for each run.
+type redriveDocument struct {
+	RunID string `json:"run_id"`
+	// From is the number of the new round's first event.
+	From uint64 `json:"from"`
+}
+
+// Run runs the command.
+func (r *redriveCmd) Run(ctx context.Context, a *app) error {
+	var since time.Time
+	if r.Since != "" {
+		var err error
+		if since, err = parsePast(r.Since, a.now()); err != nil {
+			return usagef("--since: %w", err)
+		}
+	}
+	c, hangUp, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	if r.RunID == "" {
+		return r.many(ctx, a, c, since)
+	}
+	head, err := a.head(ctx, c, r.RunID)
+	if err != nil {
+		return err
+	}
+	if !head.Status.Redrivable() {
+		return fmt.Errorf("run %s has the status %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)
+	}
+	if err := c.Redrive(ctx, r.RunID, r.command()); err != nil {
+		return err
+	}
+	switch {
+	case r.Follow:
+		return a.followRound(ctx, c, r.RunID, &eventPrinter{c: a.out}, head.Seq+1)
+	case r.Wait:
+		return a.wait(ctx, c, r.RunID, head.Seq+1)
+	case a.JSON:
+		return a.printJSON(redriveDocument{r.RunID, head.Seq + 1})
+	}
+	a.out.printf("Run %s will be run again.\n", r.RunID)
+	a.out.next("watch it", fmt.Sprintf("longhaul watch %s --from %d", r.RunID, head.Seq+1))
+	return nil
+}
+
+func (r *redriveCmd) command() contracts.RedriveCommand {
+	return contracts.RedriveCommand{By: orUser(r.By), FromStart: r.FromStart}
+}
+
+// many redrives all that match. The first error ends it: what is left matches
+// the same filter the next time.
+func (r *redriveCmd) many(ctx context.Context, a *app, c *client.Client, since time.Time) error {
+	runs, err := r.matches(ctx, a, c, since)
+	if err != nil {
+		return err
+	}
+	if err := r.confirm(ctx, a, runs); err != nil {
+		return err
+	}
+	p := newProgress(a)
+	for i, run := range runs {
+		if err := c.Redrive(ctx, run.RunID, r.command()); err != nil {
+			p.clear()
+			return fmt.Errorf("after %s of %s: %w", number(i), plural(len(runs), "run"), err)
+		}
+		switch {
+		case a.JSON:
+			if err := a.printJSON(redriveDocument{run.RunID, run.Seq + 1}); err != nil {
+				return err
+			}
+		case !a.out.terminal:
+			a.out.printf("%s\n", run.RunID)
+		}
+		p.show(fmt.Sprintf("%s of %s redriven", number(i+1), number(len(runs))), i+1)
+	}
+	p.clear()
+	if !a.JSON && len(runs) > 0 {
+		a.err.printf("%s will be run again.\n", plural(len(runs), "run"))
+		a.err.next("see them", "longhaul list --status pending,running")
+	}
+	return nil
+}
+
+// matches lists every run that is meant, page by page, before any of them is
+// touched: a run that is redriven leaves the list.
+func (r *redriveCmd) matches(ctx context.Context, a *app, c *client.Client, since time.Time) ([]contracts.StatusRecord, error) {
+	req := contracts.ListRequest{Status: r.Status, AgentKey: r.Agent, Metadata: r.Metadata, Limit: contracts.MaxListLimit}
+	if len(req.Status) == 0 {
+		req.Status = slices.DeleteFunc(contracts.Statuses(), func(s contracts.Status) bool { return !s.Redrivable() })
+	}
+	p := newProgress(a)
+	defer p.clear()
+	var runs []contracts.StatusRecord
+	for {
+		page, err := c.List(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		for _, run := range page.Runs {
+			if !run.FinishedAt.Before(since) {
+				runs = append(runs, run)
+			}
+		}
+		if page.Cursor == "" {
+			return runs, nil
+		}
+		req.Cursor = page.Cursor
+		p.show(plural(len(runs), "run")+" found", len(runs))
+	}
+}
+
+// confirm says how many runs are meant, and asks whether that is so if they are
+// more than one. Nil means that it is.
+func (r *redriveCmd) confirm(ctx context.Context, a *app, runs []contracts.StatusRecord) error {
+	if !a.JSON {
+		a.err.printf("%s.\n", matchWords(runs))
+	}
+	switch {
+	case len(runs) <= 1 || r.Yes:
+		return nil
+	case a.JSON || !a.err.terminal || !isTerminal(a.stdin):
+		return &codedError{code: exitUsage, err: fmt.Errorf("%s match, and there is nobody to ask", plural(len(runs), "run")),
+			hint: "add --yes to redrive them all"}
+	}
+	return a.ask(ctx, "Run them again?")
+}
+
+// matchWords tells how many match, and how they ended.
+func matchWords(runs []contracts.StatusRecord) string {
+	if len(runs) == 0 {
+		return "No run matches"
+	}
+	counts := map[contracts.Status]int{}
+	for _, run := range runs {
+		counts[run.Status]++
+	}
+	var parts []string
+	for _, s := range contracts.Statuses() {
+		if counts[s] > 0 {
+			parts = append(parts, number(counts[s])+" "+strings.ReplaceAll(string(s), "_", " "))
+		}
+	}
+	return fmt.Sprintf("%s: %s", plural(len(runs), "run"), strings.Join(parts, ", "))
+}
+
+// ask returns nil if the answer is yes. What is no answer is a no.
+func (a *app) ask(ctx context.Context, question string) error {
+	a.err.printf("%s [y/N] ", question)
+	answer := make(chan string, 1)
+	go func() { // nothing ends a read but the end of the process
+		line, _ := bufio.NewReader(a.stdin).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case s := <-answer:
+		if s == "y" || s == "yes" {
+			return nil
+		}
+		return &codedError{code: exitError, err: errors.New("nothing was done")}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"longhaul/pkg/contracts"
+)
+
+func TestRedriveByFilter(t *testing.T) {
+	const failing = contracts.MaxListLimit + 100 // more than one page
+	url := startDev(t)
+	var in strings.Builder
+	for i := range failing {
+		fmt.Fprintf(&in, `{"agent_key":"flaky","max_attempts":1,"metadata":{"batch":"%d"},"input":{"params":{"fail_times":1}}}`+"\n", i%2)
+	}
+	if r := longhaul(t, url, in.String(), "submit", "-", "--wait"); r.code != exitFailed {
+		t.Fatalf("%+v", r)
+	}
+	slow := mustSubmit(t, url, "count", "-p", "n=1000", "-p", "pause_ms=50", "--timeout", "0.1s", "--metadata", "batch=0")
+	good := mustSubmit(t, url, "echo", "--metadata", "batch=0")
+	count := func(status string) int {
+		var stats contracts.StatsResponse
+		mustDecode(t, longhaul(t, url, "", "stats", "--json").stdout, &stats)
+		return stats.ByStatus[contracts.Status(status)]
+	}
+	waitFor(t, "all runs to have ended in the projection", func() bool {
+		return count("failed") == failing && count("timed_out") == 1 && count("succeeded") == 1
+	})
+
+	for _, args := range []string{"redrive --status failed", "redrive --agent flaky --json"} {
+		r := longhaul(t, url, "y\n", strings.Fields(args)...)
+		if r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, "1,100 runs match, and there is nobody to ask") {
+			t.Errorf("without --yes: %+v", r)
+		}
+	}
+	if r := longhaul(t, url, "", "redrive", "--since", "2099-01-01", "--yes"); r.code != exitOK || r.stdout != "" {
+		t.Errorf("since a time to come: %+v", r)
+	}
+	if count("failed") != failing || count("timed_out") != 1 {
+		t.Fatal("a redrive that was not confirmed was carried out")
+	}
+
+	r := longhaul(t, url, "", "redrive", "--status", "timed_out,cancelled", "--since", "1h", "--metadata", "batch=0")
+	if r.code != exitOK || r.stdout != slow+"\n" || !strings.Contains(r.stderr, "1 run: 1 timed out.") {
+		t.Errorf("of one run, unasked: %+v", r)
+	}
+	r = longhaul(t, url, "", "redrive", "--status", "failed", "--agent", "flaky", "--metadata", "batch=1", "--since", "1h", "--from-start", "--by", "ann", "--yes", "--json")
+	docs := decodeLines[redriveDocument](t, r.stdout)
+	if r.code != exitOK || r.stderr != "" || len(docs) != failing/2 {
+		t.Fatalf("exit code %d, %d lines, want %d, stderr %s", r.code, len(docs), failing/2, r.stderr)
+	}
+	waitFor(t, "one half to have failed again", func() bool { return count("failed") == failing })
+	for i, d := range docs {
+		if i%100 != 0 {
+			continue
+		}
+		events := decodeLines[contracts.Event](t, longhaul(t, url, "", "watch", d.RunID, "--json").stdout)
+		var p contracts.Requeued
+		mustDecode(t, string(events[d.From-1].Payload), &p)
+		if events[d.From-1].Type != contracts.TypeRequeued || !p.FromStart || p.By != "ann" || len(events) != 6 {
+			t.Errorf("run %s from %d on: %d events, %+v", d.RunID, d.From, len(events), p)
+		}
+	}
+	var got contracts.GetResponse
+	mustDecode(t, longhaul(t, url, "", "get", good, "--json").stdout, &got)
+	if got.Run.Epoch != 1 {
+		t.Errorf("a run that succeeded is in epoch %d", got.Run.Epoch)
+	}
+}
+
+func TestAsk(t *testing.T) {
+	for answer, yes := range map[string]bool{"y\n": true, "YES\r\n": true, "\n": false, "n\n": false, "": false, "yellow\n": false} {
+		var out bytes.Buffer
+		a := newApp(strings.NewReader(answer), &out, &out, nil)
+		if err := a.ask(t.Context(), "Really?"); (err == nil) != yes || exitCode(err) == exitUsage {
+			t.Errorf("%q: %v", answer, err)
+		}
+		if out.String() != "Really? [y/N] " {
+			t.Errorf("asked %q", &out)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errInterrupted)
+	silent, end := io.Pipe() // nobody answers
+	t.Cleanup(func() { _ = end.Close() })
+	if err := newApp(silent, &bytes.Buffer{}, &bytes.Buffer{}, nil).ask(ctx, "Really?"); !errors.Is(err, errInterrupted) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
