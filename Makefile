@@ -21,7 +21,7 @@ FUZZTIME  ?= 10s
 PKG       ?= ./...
 
 # A core that can be read in a day: docs/adr/0010.
-CORE_MAX  ?= 8000
+CORE_MAX  ?= 8500
 
 .PHONY: help
 help: ## list the targets
@@ -87,6 +87,10 @@ bench: build ## measure the broker's floor and our runs per second, as ratios
 .PHONY: recovery
 recovery: build ## kill, stop and restart what runs, hold the figures against their bounds
 	go run ./test/recovery
+
+.PHONY: schedules
+schedules: build ## measure runs that wait for their time, 100,000 of them among others
+	go run ./test/recovery -only 7
 
 .PHONY: cover
 cover: ## run the tests with coverage, by function, into cover.out

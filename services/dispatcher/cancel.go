@@ -118,6 +118,11 @@ func (d *Dispatcher) awaitSubmit(ctx context.Context, m *jsutil.Delivery, runID 
 	case err != nil && !errors.Is(err, jsutil.ErrNotFound):
 		return err
 	}
+	// Its submission may have been taken between the look at the log and the
+	// look at the inbox.
+	if _, err := d.log.LastFromLeader(ctx, runID); !errors.Is(err, jsutil.ErrNotFound) {
+		return notYet{delay: submitWait, reason: "run has a log by now"}
+	}
 	d.logger.Warn("cancel of a run that does not exist is dropped", "run_id", runID)
 	return nil
 }

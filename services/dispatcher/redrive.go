@@ -11,10 +11,6 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-// oldWorkWaits is how many deliveries of a redrive wait, about three seconds
-// in all, for the work message of the round before to go away.
-const oldWorkWaits = 5
-
 // redrive starts a new round of a run that ended badly. Delivered again before
 // the round began, it only publishes the work again; delivered again after the
 // round has ended badly as well, it does nothing.
@@ -28,7 +24,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 		return err
 	}
 	if _, waiting := redriveOf(last); waiting {
-		return d.queueAgain(ctx, m, last)
+		return d.queueAgain(ctx, last)
 	}
 	if !last.Status.Redrivable() {
 		d.logger.Warn("run cannot be redriven, the command is dropped", "run_id", runID, "status", last.Status)
@@ -47,7 +43,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 		return err
 	}
 	d.logger.Info("run is redriven", "run_id", runID, "from_start", cmd.FromStart)
-	return d.queueAgain(ctx, m, last)
+	return d.queueAgain(ctx, last)
 }
 
 // requeuedOf returns the payload of a run.requeued, if the event is one.
@@ -79,18 +75,20 @@ func (d *Dispatcher) redrivenBy(ctx context.Context, runID, commandID string) (b
 // queueAgain publishes the work message of a new round.
 //
 // The message of the round before may still be there: a worker appends the
-// terminal event before it acks, so a redrive that comes at once finds the
-// subject taken by a message that is about to be acked away, and with it the
-// new round would have none. So the present message is trusted only when it
-// stays: its worker is then gone, and it will be delivered again.
-func (d *Dispatcher) queueAgain(ctx context.Context, m *jsutil.Delivery, last runlog.Entry) error {
+// terminal event before it acks, and one that was frozen between the two acks
+// whenever it wakes up. That ack must not take the new round's message away, so
+// the old one gives way to a message with a sequence of its own, unless a
+// worker has begun with it meanwhile.
+func (d *Dispatcher) queueAgain(ctx context.Context, last runlog.Entry) error {
 	work, err := d.workOf(ctx, last)
 	if err != nil {
 		return err
 	}
-	err = d.publish(ctx, work)
-	if errors.Is(err, jsutil.ErrPresent) && m.Delivered <= oldWorkWaits {
-		return notYet{delay: backoff(m.Delivered, maxDelay), reason: "old work message is there"}
+	if err = d.publish(ctx, work); !errors.Is(err, jsutil.ErrPresent) {
+		return err
 	}
-	return ignorePresent(err)
+	if err := d.removeWork(ctx, last.Head()); err != nil {
+		return err
+	}
+	return ignorePresent(d.publish(ctx, work))
 }
