@@ -109,6 +109,7 @@ func parts() []part {
 		{4, "kill -9 of the broker while runs execute", outage, "info"},
 		{5, "fresh runs beside thousands in backoff", crowding, "warn"},
 		{6, "rolling restart of all workers under load", rolling, "info"},
+		{7, "runs that are to start later, and a great many of them", schedules, "warn"},
 	}
 }
 
