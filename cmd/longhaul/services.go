@@ -113,6 +113,7 @@ func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 
 // statekeeperCmd runs a statekeeper.
 type statekeeperCmd struct {
+	RetentionDays float64 `default:"7" placeholder:"DAYS" help:"How long a run is kept after its end (default ${default})."`
 	topologyFlags
 }
 
@@ -127,9 +128,10 @@ Example:
 
 // Run runs the service.
 func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
-	return a.serve(ctx, "statekeeper", s.settings(), func(nc *nats.Conn) (runner, error) {
+	retention := time.Duration(s.RetentionDays * 24 * float64(time.Hour))
+	return a.serve(ctx, "statekeeper", append([]any{"retention", retention}, s.settings()...), func(nc *nats.Conn) (runner, error) {
 		return statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
-			Logger: a.log.With("service", "statekeeper")})
+			Retention: retention, Logger: a.log.With("service", "statekeeper")})
 	})
 }
 

@@ -12,6 +12,7 @@ const (
 	EndpointGet   = "get"
 	EndpointList  = "list"
 	EndpointStats = "stats"
+	EndpointSweep = "sweep"
 )
 
 // ServiceName is statekeeper's name among NATS micro services.
@@ -60,4 +61,18 @@ type StatsResponse struct {
 	Total    int                       `json:"total"`
 	ByStatus map[Status]int            `json:"by_status"`
 	ByAgent  map[string]map[Status]int `json:"by_agent"`
+}
+
+// SweepRequest asks statekeeper to put right now what it would in time.
+type SweepRequest struct {
+	DryRun bool `json:"dry_run,omitempty"` // only say what that would be
+}
+
+// SweepResponse says what was put right, or would be; of each at most MaxListLimit.
+type SweepResponse struct {
+	Requeued    []string `json:"requeued,omitempty"`    // live runs that had lost what they waited with
+	Released    []string `json:"released,omitempty"`    // runs that a worker had been handed and did not begin
+	Statuses    []string `json:"statuses,omitempty"`    // runs whose status record said something else than the log
+	Checkpoints []string `json:"checkpoints,omitempty"` // keys of checkpoints that no log names
+	Expired     []string `json:"expired,omitempty"`     // runs that ended longer ago than they are kept
 }

@@ -1,12 +1,15 @@
 package runlog
 
 import (
+	"context"
 	"errors"
+	"fmt"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 )
 
 // Errors of this package's own. What the broker says comes as jsutil's errors.
@@ -64,4 +67,16 @@ func New(js jetstream.JetStream) *Log {
 		one: limits{messages: 512, bytes: 8 << 20, first: firstCheck, check: checkInterval},
 		all: limits{messages: 8192, bytes: 32 << 20, first: firstCheck, check: checkInterval},
 	}
+}
+
+// Purge removes the events of a log up to at, and leaves what was appended since.
+func (l *Log) Purge(ctx context.Context, at Head) error {
+	stream, err := l.js.Stream(ctx, contracts.StreamLog)
+	if err == nil {
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(contracts.EventsSubject(at.RunID)), jetstream.WithPurgeSequence(at.Sequence+1))
+	}
+	if err != nil {
+		return fmt.Errorf("purge the log of run %s: %w", at.RunID, jsutil.Translate(err))
+	}
+	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go"
+
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
@@ -23,12 +25,18 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	if err != nil {
 		return err
 	}
-	if _, waiting := redriveOf(last); waiting {
-		return d.queueAgain(ctx, last)
-	}
-	if !last.Status.Redrivable() {
+	_, waiting := redriveOf(last)
+	if !waiting && !last.Status.Redrivable() {
 		d.logger.Warn("run cannot be redriven, the command is dropped", "run_id", runID, "status", last.Status)
 		return nil
+	}
+	// Before the round begins: until then retention may remove what it is made of.
+	work, err := d.workOf(ctx, last)
+	if err != nil {
+		return err
+	}
+	if waiting {
+		return d.queueAgain(ctx, last.Head(), work)
 	}
 	// No two commands have the same, and each has it at every delivery.
 	id := contracts.RunIDFromInbox(m.Sequence, m.Stored)
@@ -43,7 +51,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 		return err
 	}
 	d.logger.Info("run is redriven", "run_id", runID, "from_start", cmd.FromStart)
-	return d.queueAgain(ctx, last)
+	return d.queueAgain(ctx, last.Head(), work)
 }
 
 // requeuedOf returns the payload of a run.requeued, if the event is one.
@@ -79,15 +87,11 @@ func (d *Dispatcher) redrivenBy(ctx context.Context, runID, commandID string) (b
 // whenever it wakes up. That ack must not take the new round's message away, so
 // the old one gives way to a message with a sequence of its own, unless a
 // worker has begun with it meanwhile.
-func (d *Dispatcher) queueAgain(ctx context.Context, last runlog.Entry) error {
-	work, err := d.workOf(ctx, last)
-	if err != nil {
+func (d *Dispatcher) queueAgain(ctx context.Context, at runlog.Head, work *nats.Msg) error {
+	if err := d.publish(ctx, work); !errors.Is(err, jsutil.ErrPresent) {
 		return err
 	}
-	if err = d.publish(ctx, work); !errors.Is(err, jsutil.ErrPresent) {
-		return err
-	}
-	if err := d.removeWork(ctx, last.Head()); err != nil {
+	if err := d.removeWork(ctx, at); err != nil {
 		return err
 	}
 	return ignorePresent(d.publish(ctx, work))

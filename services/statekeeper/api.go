@@ -34,6 +34,8 @@ const (
 	apiRequests = 64
 	// apiWait bounds one request.
 	apiWait = 5 * time.Second
+	// sweepWait bounds a sweep that was asked for.
+	sweepWait = time.Minute
 	// headerRoom is what an answer's headers may take.
 	headerRoom = 4 << 10
 )
@@ -59,7 +61,8 @@ func (a *api) run(ctx context.Context) error {
 			return map[string]int64{
 				"events": a.counters.Events.Load(), "writes": a.counters.Writes.Load(), "conflicts": a.counters.Conflicts.Load(),
 				"rebuilt": a.counters.Rebuilt.Load(), "poison": a.counters.Poison.Load(),
-				"requeued": a.sweeper.requeued.Load(), "released": a.sweeper.released.Load(),
+				"requeued": a.counters.Requeued.Load(), "released": a.counters.Released.Load(), "repaired": a.counters.Repaired.Load(),
+				"orphans": a.counters.Orphans.Load(), "expired": a.counters.Expired.Load(),
 			}
 		},
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
@@ -72,7 +75,7 @@ func (a *api) run(ctx context.Context) error {
 	var requests sync.WaitGroup
 	slots := make(chan struct{}, apiRequests)
 	for name, handle := range map[string]func(context.Context, []byte) (any, error){
-		contracts.EndpointGet: a.get, contracts.EndpointList: a.list, contracts.EndpointStats: a.stats,
+		contracts.EndpointGet: a.get, contracts.EndpointList: a.list, contracts.EndpointStats: a.stats, contracts.EndpointSweep: a.sweeper.now,
 	} {
 		handler := func(r micro.Request) {
 			slots <- struct{}{} // the endpoint's subscription queues what is above
@@ -96,7 +99,11 @@ func (a *api) run(ctx context.Context) error {
 
 // serve answers one request.
 func (a *api) serve(ctx context.Context, name string, handle func(context.Context, []byte) (any, error), r micro.Request) {
-	ctx, cancel := context.WithTimeout(ctx, apiWait)
+	wait := apiWait
+	if name == contracts.EndpointSweep {
+		wait = sweepWait
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	response, err := handle(ctx, r.Data())
 	var data []byte

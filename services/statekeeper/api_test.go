@@ -140,7 +140,7 @@ func TestDiscovery(t *testing.T) {
 				return false, fmt.Sprintf("%d answers", n)
 			}
 			var info micro.Info
-			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 3 {
+			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 4 {
 				t.Fatalf("%s: %v", m.Data, err)
 			}
 			for _, e := range info.Endpoints {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"time"
 
 	"longhaul/pkg/jsutil"
 )
@@ -16,6 +17,8 @@ type Config struct {
 	// Version is what the NATS micro service reports, in the form of semver.org.
 	// Default 0.1.0.
 	Version string
+	// Retention is how long a run is kept after its end. Default 7 days.
+	Retention time.Duration
 	// Logger takes the log lines. Default slog.Default.
 	Logger *slog.Logger
 }
@@ -27,6 +30,9 @@ var version = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 func (c Config) withDefaults() Config {
 	if c.Version == "" {
 		c.Version = "0.1.0"
+	}
+	if c.Retention == 0 {
+		c.Retention = 7 * 24 * time.Hour
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -42,6 +48,9 @@ func (c Config) check() error {
 	}
 	if !version.MatchString(c.Version) {
 		faults = append(faults, fmt.Errorf("version must look like 1.2.3, not %q", c.Version))
+	}
+	if c.Retention < 0 {
+		faults = append(faults, fmt.Errorf("retention must not be negative, as %s is", c.Retention))
 	}
 	if len(faults) == 0 {
 		return nil

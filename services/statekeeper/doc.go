@@ -13,8 +13,8 @@
 //     micro service; the replicas share the requests.
 //   - The watchdog (watchdog.go, suspicion.go, release.go) pings workers that
 //     hold runs and gives back the leases of those that died.
-//   - The sweeper (sweeper.go) finds runs that nothing would move any more, and
-//     asks a dispatcher to look.
+//   - The sweeper (sweeper.go, audit.go, retention.go) finds what has been lost,
+//     and removes what is kept no longer.
 //
 // What must never live here: a decision about a run. Nothing in this package
 // appends to a log; a record or an index that lags or is lost costs nobody more

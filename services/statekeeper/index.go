@@ -40,6 +40,7 @@ type class struct{ agent, status text }
 type indexed struct {
 	id      uuid.UUID
 	created int64 // UnixNano
+	ended   int64 // UnixNano; 0 if it has not
 	class
 	conv text
 	meta []tag
@@ -84,6 +85,7 @@ type summary struct {
 	ConversationID  string            `json:"conversation_id"`
 	Metadata        map[string]string `json:"metadata"`
 	CreatedAt       time.Time         `json:"created_at"`
+	FinishedAt      time.Time         `json:"finished_at"`
 }
 
 // set puts a run in, or in another state. A record with an unknown status,
@@ -105,7 +107,9 @@ func (x *index) set(id uuid.UUID, s summary) {
 	if !s.Status.Valid() {
 		return
 	}
-	if !s.Status.Terminal() {
+	if s.Status.Terminal() {
+		r.ended = s.FinishedAt.UnixNano()
+	} else {
 		x.live[id] = liveRun{id.String(), s.Status, s.LogSequence, s.NotBefore, time.Now()}
 	}
 	x.byID[id] = r
@@ -216,4 +220,17 @@ func (x *index) quiet(d time.Duration) []liveRun {
 	}
 	slices.SortFunc(runs, func(a, b liveRun) int { return cmp.Compare(a.sequence, b.sequence) })
 	return runs
+}
+
+// expired lists runs that ended before the time, at most limit.
+func (x *index) expired(before int64, limit int) (ids []string) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	x.ordered.Scan(func(r *indexed) bool {
+		if r.ended != 0 && r.ended < before {
+			ids = append(ids, r.id.String())
+		}
+		return r.created < before && len(ids) < limit
+	})
+	return ids
 }

@@ -26,6 +26,7 @@ type Statekeeper struct {
 	api       *api
 	watchdog  *watchdog
 	sweeper   *sweeper
+	auditor   *sweeper
 }
 
 // New checks cfg, all faults together, and builds an instance on nc. It does no
@@ -44,8 +45,13 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	s.projector = newProjector(js, f)
 	s.feed = &feed{js: js, logger: cfg.Logger}
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
-	s.sweeper = &sweeper{folding: f, js: js, feed: s.feed, acting: s.projector.acting, interval: sweepInterval, lost: lostAge}
+	s.sweeper = &sweeper{
+		api: s.api, js: js, acting: s.projector.acting, interval: sweepInterval, lost: lostAge, retention: cfg.Retention,
+	}
 	s.api.sweeper = s.sweeper
+	s.auditor = &sweeper{
+		api: s.api, js: js, acting: s.projector.acting, interval: auditInterval, lost: lostAge, retention: cfg.Retention, audits: true,
+	}
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: pingInterval, grace: takeoverGrace, logger: cfg.Logger,
@@ -72,7 +78,7 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 	var children sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
 		"projector": untilRenewed(s.nc, s.projector.run), "index": untilRenewed(s.nc, s.feed.run),
-		"api": s.api.run, "watchdog": s.watchdog.run, "sweeper": s.sweeper.run,
+		"api": s.api.run, "watchdog": s.watchdog.run, "sweeper": s.sweeper.run, "auditor": s.auditor.run,
 	} {
 		children.Go(func() { s.supervise(work, cancel, name, run) })
 	}

@@ -2,9 +2,11 @@ package statekeeper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,20 +22,23 @@ import (
 // and gives back the leases of the latter. Both are harmless where it errs or
 // where two do it at once: a dispatcher looks itself, a worker asks the log.
 //
-// Only the acting instance sweeps. All but acting and the counts belongs to the
-// goroutine of run.
+// It also audits what no index can tell (audit.go), and removes runs that ended
+// long ago (retention.go).
+//
+// Only the acting instance sweeps, but any does so when it is asked to.
 type sweeper struct {
-	folding
-	js       jetstream.JetStream
-	feed     *feed
-	acting   func(context.Context) (bool, error)
-	interval time.Duration // sweepInterval but in tests
-	lost     time.Duration // lostAge but in tests
+	*api
+	js        jetstream.JetStream
+	acting    func(context.Context) (bool, error)
+	interval  time.Duration // sweepInterval but in tests
+	lost      time.Duration // lostAge but in tests
+	audits    bool          // in every round
+	retention time.Duration
 
+	mu     sync.Mutex        // held by a sweep, it guards the rest
 	handed map[string]handed // by run, what the last sweep saw handed out
-
-	requeued atomic.Int64 // runs that a dispatcher was asked to queue again
-	released atomic.Int64 // leases given back
+	dry    bool              // change nothing
+	did    contracts.SweepResponse
 }
 
 const (
@@ -45,6 +50,9 @@ const (
 	// lostAge is how long a run must have been quiet before it is missed. A
 	// dispatcher that dies between two writes is made up for in half of it.
 	lostAge = 10 * time.Second
+	// auditInterval is between two audits, which read every run. They have a
+	// sweeper of their own, lest the other one wait for them.
+	auditInterval = 10 * time.Minute
 )
 
 // handed is a run that a worker was handed and has not begun.
@@ -55,21 +63,59 @@ type handed struct {
 
 // run sweeps until ctx ends.
 func (s *sweeper) run(ctx context.Context) error {
-	for begun := time.Now(); ctx.Err() == nil; begun = time.Now() {
+	for took := time.Duration(0); ; {
+		sleep(ctx, max(s.interval, min(sweepShare*took, auditInterval)))
+		begun := time.Now()
 		mine, err := s.acting(ctx)
-		if x := s.feed.current(); x != nil && err == nil && mine {
-			err = s.sweep(ctx, x.quiet(s.interval))
+		if err == nil && mine && s.feed.current() != nil {
+			_, err = s.round(ctx, s.lost, s.audits, false)
 		}
-		if err != nil && ctx.Err() == nil {
+		switch took = time.Since(begun); {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			s.logger.Info("cannot sweep, trying again", "error", err)
 		}
-		sleep(ctx, max(s.interval, sweepShare*time.Since(begun)))
 	}
-	return nil
+}
+
+// now answers endpoint sweep.
+func (s *sweeper) now(ctx context.Context, data []byte) (any, error) {
+	var q contracts.SweepRequest
+	if err := json.Unmarshal(data, &q); err != nil && len(data) > 0 {
+		return nil, &apiError{code: 400, text: "decode the request: " + err.Error()}
+	}
+	if _, err := s.ready(); err != nil {
+		return nil, err
+	}
+	return s.round(ctx, s.interval, true, q.DryRun)
+}
+
+// round is one sweep; a run is missed when it has been quiet for lost.
+func (s *sweeper) round(ctx context.Context, lost time.Duration, audit, dry bool) (contracts.SweepResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dry, s.did = dry, contracts.SweepResponse{}
+	err := errors.Join(s.sweep(ctx, s.feed.current().quiet(s.interval), lost), s.expire(ctx))
+	if audit && err == nil {
+		err = s.audit(ctx)
+	}
+	return s.did, err
+}
+
+// act notes in list what is about to be done and reports whether it is to be.
+func (s *sweeper) act(list *[]string, what string, count *atomic.Int64) bool {
+	if len(*list) < contracts.MaxListLimit {
+		*list = append(*list, what)
+	}
+	if !s.dry {
+		count.Add(1)
+	}
+	return !s.dry
 }
 
 // sweep looks at runs in the order of their last events.
-func (s *sweeper) sweep(ctx context.Context, runs []liveRun) error {
+func (s *sweeper) sweep(ctx context.Context, runs []liveRun, lost time.Duration) error {
 	before := s.handed
 	s.handed = make(map[string]handed)
 	if len(runs) == 0 {
@@ -82,7 +128,7 @@ func (s *sweeper) sweep(ctx context.Context, runs []liveRun) error {
 		switch {
 		case err != nil || ctx.Err() != nil:
 			return err
-		case !there && time.Since(run.seen) >= s.lost:
+		case !there && time.Since(run.seen) >= lost:
 			err = s.restore(ctx, run)
 		case run.status == contracts.StatusPending && run.notBefore.Before(time.Now()) && strings.HasPrefix(subject, "runs.work."):
 			err = s.giveBack(ctx, run, subject, before[run.runID], queues)
@@ -126,13 +172,12 @@ func (s *sweeper) restore(ctx context.Context, run liveRun) error {
 	if errors.Is(err, jsutil.ErrNotFound) || err == nil && last.Status.Terminal() {
 		return nil
 	}
-	if err == nil {
-		_, err = s.js.Publish(ctx, contracts.ScheduleDueSubject(run.runID), []byte(contracts.RequeueWorkLost))
+	if err != nil || !s.act(&s.did.Requeued, run.runID, &s.counters.Requeued) {
+		return err
 	}
-	if err != nil {
+	if _, err = s.js.Publish(ctx, contracts.ScheduleDueSubject(run.runID), []byte(contracts.RequeueWorkLost)); err != nil {
 		return fmt.Errorf("have run %s queued again: %w", run.runID, jsutil.Translate(err))
 	}
-	s.requeued.Add(1)
 	s.logger.Warn("live run has neither work message nor schedule, a dispatcher is to queue it again",
 		"run_id", run.runID, "status", last.Status, "attempt", last.Attempt)
 	return nil
@@ -172,11 +217,10 @@ func (s *sweeper) giveBack(ctx context.Context, run liveRun, subject string, see
 		return nil
 	}
 	last, err := s.log.LastFromLeader(ctx, run.runID)
-	if err != nil || last.Sequence != run.sequence {
+	if err != nil || last.Sequence != run.sequence || !s.act(&s.did.Released, run.runID, &s.counters.Released) {
 		return err
 	}
 	s.handed[run.runID] = handed{run.sequence, 2}
-	s.released.Add(1)
 	s.logger.Warn("worker was handed a run and has not begun it, gave its lease back", "run_id", run.runID, "attempt", last.Attempt)
 	// Of an ack subject the broker takes the two sequences alone: that of the
 	// message, and one of the consumer's that is in range.

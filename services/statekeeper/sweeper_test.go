@@ -103,7 +103,7 @@ func TestSweeperMissesWork(t *testing.T) {
 		t.Errorf("asked about %v", a)
 	}
 	// Whoever is not active does not sweep; while nobody was, both might have.
-	if n := one.sweeper.requeued.Load() + two.sweeper.requeued.Load(); n < 4 || n > 8 {
+	if n := one.api.counters.Requeued.Load() + two.api.counters.Requeued.Load(); n < 4 || n > 8 {
 		t.Errorf("4 runs were lost, asked %d times", n)
 	}
 	// Asked and not done yet: not asked again.
@@ -155,7 +155,7 @@ func TestSweeperGivesBack(t *testing.T) {
 	p.putWork(fresh)
 
 	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = 50 * time.Millisecond })
-	waitFor(t, "the lease to be given back", func() (bool, string) { return k.sweeper.released.Load() > 0, "" })
+	waitFor(t, "the lease to be given back", func() (bool, string) { return k.api.counters.Released.Load() > 0, "" })
 	got := fetch(2, 5*time.Second)
 	if len(got) != 2 {
 		t.Fatalf("%d messages were delivered, expected the one given back and the fresh one", len(got))
@@ -176,7 +176,7 @@ func TestSweeperGivesBack(t *testing.T) {
 			t.Error("the run in backoff was delivered")
 		}
 	}
-	if n := k.sweeper.requeued.Load(); n != 0 {
+	if n := k.api.counters.Requeued.Load(); n != 0 {
 		t.Errorf("%d runs were asked for", n)
 	}
 }

@@ -1,0 +1,104 @@
+package statekeeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
+)
+
+const (
+	// auditAge is how old the last event of a run must be before its record is
+	// held against it, and before a checkpoint is taken for an orphan.
+	auditAge, orphanAge = 5 * time.Second, time.Minute
+	// auditPause is between two runs of an audit that nobody waits for.
+	auditPause = time.Millisecond
+)
+
+// audit compares every status record with its log, and removes checkpoints that
+// no log names. It takes the records and keys as they were at its start.
+func (s *sweeper) audit(ctx context.Context) error {
+	prefix := contracts.KVSubject(contracts.BucketRuns, "")
+	keys, err := subjectsOf(ctx, s.js, contracts.StreamRuns, prefix+">")
+	if err != nil {
+		return err
+	}
+	logs, err := subjectsOf(ctx, s.js, contracts.StreamLog, contracts.SubjectAllEvents)
+	if err != nil {
+		return err
+	}
+	for subject := range logs {
+		if id, err := contracts.RunIDOfSubject(subject); err == nil {
+			keys[statusSubject(id)] = 1
+		}
+	}
+	for subject := range keys {
+		key := strings.TrimPrefix(subject, prefix)
+		if id, ok := contracts.RunIDOfStatusKey(key); ok {
+			err = s.repair(ctx, id)
+		} else if id, epoch, n, parseErr := contracts.ParseCheckpointKey(key); parseErr == nil {
+			err = s.orphan(ctx, id, epoch, n)
+		}
+		if err != nil {
+			return fmt.Errorf("audit %s: %w", key, jsutil.Translate(err))
+		}
+		if _, hurry := ctx.Deadline(); !hurry {
+			sleep(ctx, auditPause)
+		}
+	}
+	return ctx.Err()
+}
+
+// repair writes the record of a run anew if its log says something else, and
+// removes a deleted one of a run that has gone.
+func (s *sweeper) repair(ctx context.Context, runID string) error {
+	there, err := s.records.get(ctx, runID)
+	if err != nil {
+		return err
+	}
+	want, err := s.lookup(ctx, runID)
+	switch rec := want.Run; {
+	case errors.As(err, new(*apiError)) && there.rec.RunID == "" && !s.dry:
+		return s.purge(ctx, statusSubject(runID))
+	case errors.As(err, new(*apiError)), err == nil && time.Since(rec.UpdatedAt) < auditAge:
+		return nil
+	case err != nil, reflect.DeepEqual(there.rec, rec), !s.act(&s.did.Statuses, runID, &s.counters.Repaired):
+		return err
+	}
+	s.logger.Warn("status record said something else than the log, written anew", "run_id", runID, "status", want.Run.Status)
+	future, err := s.records.putAsync(want.Run, there.revision)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-future.Ok():
+	case err = <-future.Err():
+	}
+	return ignoring(jsutil.ErrConflict, jsutil.Translate(err)) // then the projector is at it
+}
+
+// orphan removes a checkpoint if its epoch is over and no event names it: none
+// ever will.
+func (s *sweeper) orphan(ctx context.Context, runID string, epoch, n uint64) error {
+	last, err := s.log.LastFromLeader(ctx, runID)
+	if err != nil && !errors.Is(err, jsutil.ErrNotFound) || err == nil && (epoch >= last.Epoch || time.Since(last.Time) < orphanAge) {
+		return err
+	}
+	for e, err := range s.log.Scan(ctx, runID, 0) {
+		if err != nil && !errors.Is(err, runlog.ErrMalformed) || e.Type == contracts.TypeCheckpoint && e.Checkpoint.Epoch == epoch && e.Checkpoint.N == n {
+			return err
+		}
+	}
+	key := contracts.CheckpointKey(runID, epoch, n)
+	if !s.act(&s.did.Checkpoints, key, &s.counters.Orphans) {
+		return nil
+	}
+	s.logger.Info("removing a checkpoint that no log names", "run_id", runID, "key", key)
+	return s.purge(ctx, contracts.KVSubject(contracts.BucketRuns, key))
+}
