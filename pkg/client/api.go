@@ -45,6 +45,15 @@ func (c *Client) Stats(ctx context.Context) (contracts.StatsResponse, error) {
 	return resp, nil
 }
 
+// Sweep has a statekeeper look at every run now, and put right what is wrong.
+func (c *Client) Sweep(ctx context.Context, req contracts.SweepRequest) (contracts.SweepResponse, error) {
+	var resp contracts.SweepResponse
+	if err := c.request(ctx, contracts.EndpointSweep, req, &resp); err != nil {
+		return resp, fmt.Errorf("sweep: %w", err)
+	}
+	return resp, nil
+}
+
 // APIError is an error that statekeeper answered with. It wraps ErrNotFound,
 // ErrInvalid or ErrUnavailable where its code says so.
 type APIError struct {
@@ -65,7 +74,11 @@ func (c *Client) request(ctx context.Context, endpoint string, req, resp any) er
 	if err != nil {
 		return fmt.Errorf("encode the request: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	timeout := apiTimeout
+	if endpoint == contracts.EndpointSweep {
+		timeout = sweepTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	msg, err := c.nc.RequestWithContext(ctx, contracts.APISubject(endpoint), data)
 	switch {

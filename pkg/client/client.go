@@ -47,6 +47,8 @@ const (
 	ackTimeout = 10 * time.Second
 	// apiTimeout bounds one request to statekeeper.
 	apiTimeout = 10 * time.Second
+	// sweepTimeout bounds a sweep, which reads every run.
+	sweepTimeout = time.Minute + apiTimeout
 )
 
 // Client speaks to Longhaul over one NATS connection, which stays the caller's

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+)
+
+// A work message and a status deleted by hand: the doctor says so, puts it
+// right, and the run comes to its end.
+func TestDoctor(t *testing.T) {
+	url := startBroker(t)
+	if r := longhaul(t, url, "", "doctor", "--storage", "memory"); r.code != exitError || !strings.Contains(r.stdout, "topology") {
+		t.Errorf("on an empty broker: %+v", r)
+	}
+	start(t, url, "dispatcher", "--storage", "memory", "--accept-unknown-agents")
+	start(t, url, "statekeeper", "--storage", "memory", "--retention-days", "1").says("statekeeper started")
+	waitFor(t, "all to be well", func() bool {
+		return longhaul(t, url, "", "doctor", "--storage", "memory").code == exitOK
+	})
+	id := mustSubmit(t, url, "echo", "-m", "hi")
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	work, err := js.Stream(t.Context(), contracts.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the work message", func() bool {
+		m, err := work.GetLastMsgForSubject(t.Context(), contracts.WorkSubject("echo", contracts.PriorityNormal, id))
+		return err == nil && work.DeleteMsg(t.Context(), m.Sequence) == nil
+	})
+	var said struct {
+		OK       bool
+		Findings []finding
+	}
+	waitFor(t, "the doctor to miss it", func() bool {
+		r := longhaul(t, url, "", "doctor", "--storage", "memory", "--json")
+		mustDecode(t, r.stdout, &said)
+		return r.code == exitError && strings.Contains(r.stdout, id)
+	})
+	if said.OK {
+		t.Errorf("the doctor says that all is well: %+v", said)
+	}
+	if r := longhaul(t, url, "", "doctor", "--storage", "memory", "--fix"); r.code != exitOK || !strings.Contains(r.stdout, "fixed") || !strings.Contains(r.stdout, id) {
+		t.Errorf("with --fix: %+v", r)
+	}
+	start(t, url, "worker", "--storage", "memory", "--agent", "echo")
+	if r := longhaul(t, url, "", "watch", id, "--json"); r.code != exitOK || !strings.Contains(r.stdout, contracts.RequeueWorkLost) {
+		t.Errorf("the run did not go on: %+v", r)
+	}
+}
