@@ -13,6 +13,7 @@ import (
 	"github.com/lmittmann/tint"
 	"github.com/mattn/go-isatty"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
@@ -122,6 +123,21 @@ func (a *app) dial() (c *client.Client, hangUp func(), err error) {
 		return nil, nil, err
 	}
 	return c, nc.Close, nil
+}
+
+// jetStream connects a command that looks at the broker itself; the connection,
+// js.Conn(), is the caller's to close.
+func (a *app) jetStream() (jetstream.JetStream, error) {
+	nc, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	js, err := jsutil.JetStream(nc)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return js, nil
 }
 
 // connectService connects a service: it goes on trying for ever.

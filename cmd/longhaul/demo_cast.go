@@ -71,14 +71,10 @@ func startDemoCast(ctx context.Context, a *app) (cast *demoCast, err error) {
 	if c.client, c.hangUp, err = a.dial(); err != nil {
 		return nil, err
 	}
-	nc, err := a.connect()
-	if err != nil {
+	if c.js, err = a.jetStream(); err != nil {
 		return nil, err
 	}
-	c.group.conns = append(c.group.conns, nc)
-	if c.js, err = jsutil.JetStream(nc); err != nil {
-		return nil, err
-	}
+	c.group.conns = append(c.group.conns, c.js.Conn())
 	var serving context.Context
 	serving, c.cancel = context.WithCancel(context.Background())
 	c.running.Go(func() {

@@ -74,15 +74,11 @@ type topologyVerifyCmd struct {
 
 // Run runs the command.
 func (t *topologyVerifyCmd) Run(ctx context.Context, a *app) error {
-	nc, err := a.connect()
+	js, err := a.jetStream()
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jsutil.JetStream(nc)
-	if err != nil {
-		return err
-	}
+	defer js.Conn().Close()
 	differences, err := jsutil.VerifyTopology(ctx, js, jsutil.NewTopology(t.options()))
 	if err != nil {
 		return err
@@ -131,15 +127,11 @@ type topologyCreateCmd struct {
 
 // Run runs the command.
 func (t *topologyCreateCmd) Run(ctx context.Context, a *app) error {
-	nc, err := a.connect()
+	js, err := a.jetStream()
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jsutil.JetStream(nc)
-	if err != nil {
-		return err
-	}
+	defer js.Conn().Close()
 	top := jsutil.NewTopology(t.options())
 	if err := jsutil.EnsureTopology(ctx, js, top); err != nil {
 		return err
