@@ -1,0 +1,209 @@
+package history
+
+import "time"
+
+// Kind is what sort of thing an entry tells of.
+type Kind string
+
+// The kinds, each with its operations and with the detail that it carries.
+const (
+	// KindSubmit: invoke, then ok (the broker's PubAck), fail (refused for
+	// certain) or unknown. Entry.Run is the run id if the submitter chose one;
+	// the ok entry of an own choice repeats it. Entry.Submit on the invoke.
+	KindSubmit Kind = "submit"
+	// KindCancel and KindRedrive: as KindSubmit, Entry.Run always set,
+	// no detail.
+	KindCancel  Kind = "cancel"
+	KindRedrive Kind = "redrive"
+	// KindRead: begin (Entry.Read.From), any number of info, each with what was
+	// seen since the one before, and end. A reader that was killed has no end.
+	KindRead Kind = "read"
+	// KindExec: begin and end of one execution of an agent. Entry.Exec. A killed
+	// worker has no end.
+	KindExec Kind = "exec"
+	// KindStep: info, written by an agent when it has done step Entry.Exec.Step,
+	// before the checkpoint that covers it. Entry.Exec tells the execution.
+	KindStep Kind = "step"
+	// KindAppend: invoke, then ok (Entry.Append.Seq is the answer), fail (the
+	// compare-and-set was refused) or unknown: a raw appender racing for a log
+	// that belongs to no run of the services.
+	KindAppend Kind = "append"
+	// KindFault: begin and end of a fault, or info for one without duration.
+	// Entry.Fault.
+	KindFault Kind = "fault"
+	// KindNote: info; Entry.Text. The harness writes "healed" when the last fault
+	// is over, and "end" when it has stopped waiting, both by Entry.Note.
+	KindNote Kind = "note"
+)
+
+// Op is the place of an entry in the life of what it tells of.
+type Op string
+
+// The operations. A timeout is unknown, never failed: fail says that it did not
+// happen and will not.
+const (
+	OpInvoke  Op = "invoke"
+	OpOK      Op = "ok"
+	OpFail    Op = "fail"
+	OpUnknown Op = "unknown"
+	OpBegin   Op = "begin"
+	OpEnd     Op = "end"
+	OpInfo    Op = "info"
+)
+
+// Notes that the checker understands, in Entry.Note.
+const (
+	// NoteConfig is written once at the start; Entry.Config.
+	NoteConfig = "config"
+	// NoteHealed: from here on no fault is in force.
+	NoteHealed = "healed"
+	// NoteEnd: the dumps of the streams were taken after this.
+	NoteEnd = "end"
+)
+
+// Entry is one line.
+type Entry struct {
+	// Time is the wall clock of whoever writes, RFC 3339 with nanoseconds. The
+	// nemesis may skew a worker's; the harness itself keeps to one.
+	Time time.Time `json:"t"`
+	// Mono is nanoseconds since the harness began, by the monotonic clock of the
+	// machine; 0 if the writer does not know it.
+	Mono  int64  `json:"mono,omitempty"`
+	Actor string `json:"actor"`
+	Kind  Kind   `json:"kind"`
+	Op    Op     `json:"op"`
+	// ID ties invoke and outcome, begin and end: unique per actor.
+	ID  int64  `json:"id,omitempty"`
+	Run string `json:"run,omitempty"`
+	// Key is a submission's idempotency key.
+	Key string `json:"key,omitempty"`
+	// Error tells a fail or an unknown in words.
+	Error string `json:"error,omitempty"`
+	Note  string `json:"note,omitempty"`
+	Text  string `json:"text,omitempty"`
+
+	Submit *Submit `json:"submit,omitempty"`
+	Read   *Read   `json:"read,omitempty"`
+	Exec   *Exec   `json:"exec,omitempty"`
+	Append *Append `json:"append,omitempty"`
+	Fault  *Fault  `json:"fault,omitempty"`
+	Config *Config `json:"config,omitempty"`
+}
+
+// Submit is what was submitted.
+type Submit struct {
+	Agent    string `json:"agent"`
+	Priority string `json:"priority,omitempty"`
+	// NotBefore is zero for now.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	// StartTimeout and Timeout are seconds, 0 for none.
+	StartTimeout int `json:"start_timeout,omitempty"`
+	Timeout      int `json:"timeout,omitempty"`
+	MaxAttempts  int `json:"max_attempts,omitempty"`
+	// Garbage: the body breaks a rule, and the run has to end as rejected (or,
+	// where no run id can be read out of it, in a log of its own).
+	Garbage bool `json:"garbage,omitempty"`
+	// InboxSeq, on ok, is the sequence in the broker's answer.
+	InboxSeq  uint64 `json:"inbox_seq,omitempty"`
+	Duplicate bool   `json:"duplicate,omitempty"`
+}
+
+// Read is what a reader asked for and saw. Seq is an event's own, not the
+// stream's.
+type Read struct {
+	// From is the first seq that was asked for, on begin.
+	From uint64 `json:"from,omitempty"`
+	// Seqs are the events seen since the entry before, in the order of their
+	// arrival.
+	Seqs []uint64 `json:"seqs,omitempty"`
+	// Gap: the reader was told that what it asked for is not there any more, and
+	// goes on at Next.
+	Gap  bool   `json:"gap,omitempty"`
+	Next uint64 `json:"next,omitempty"`
+	// Terminal, on end: the reader ended because it saw a terminal event.
+	Terminal bool `json:"terminal,omitempty"`
+}
+
+// Exec is one execution, as the agent sees it.
+type Exec struct {
+	Agent   string `json:"agent"`
+	Worker  string `json:"worker"`
+	Epoch   uint64 `json:"epoch"`
+	Attempt int    `json:"attempt"`
+	// Resumed is the number of the checkpoint that the agent was given, 0 for
+	// none; Step then is the step in its state. On begin.
+	Resumed uint64 `json:"resumed_from,omitempty"`
+	// Step is the step that is done, on a step entry: 1, 2, 3 … over the run.
+	Step int `json:"step,omitempty"`
+	// Outcome, on end: one of the Outcome constants.
+	Outcome Outcome `json:"outcome,omitempty"`
+	// Cause is why the agent's context ended, if it did: one of the Cause
+	// constants.
+	Cause string `json:"cause,omitempty"`
+	// PID is the worker's process.
+	PID int `json:"pid,omitempty"`
+}
+
+// Outcome is how an execution ended, as far as the agent can tell.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeSucceeded Outcome = "succeeded" // returned a result
+	OutcomeFailed    Outcome = "failed"    // returned an error of its own, or panicked
+	OutcomeCancelled Outcome = "cancelled" // its context ended by a cancel
+	OutcomeAbandoned Outcome = "abandoned" // its context ended for another cause: see Exec.Cause
+)
+
+// The causes of a context's end.
+const (
+	CauseCancelled = "cancelled"
+	CauseTimeout   = "timeout"
+	CauseLeaseLost = "lease_lost"
+	CauseShutdown  = "shutdown"
+	CauseOther     = "other"
+)
+
+// Append is one compare-and-set by a raw appender.
+type Append struct {
+	// Subject is written to; Expected is the stream sequence that the subject's
+	// last message must have, 0 for none.
+	Subject  string `json:"subject"`
+	Expected uint64 `json:"expected"`
+	// Value tells this append from any other: it is in the message's body.
+	Value string `json:"value"`
+	// Seq is the stored message's stream sequence, on ok; Duplicate says that the
+	// broker took it for a repetition.
+	Seq       uint64 `json:"seq,omitempty"`
+	Duplicate bool   `json:"duplicate,omitempty"`
+}
+
+// Fault is what the nemesis did.
+type Fault struct {
+	// Name is the kind of fault, such as "kill", "stop", "partition".
+	Name string `json:"name"`
+	// Target is what it hit: the actor or process name. A worker's is the
+	// worker id where it is known.
+	Target string `json:"target,omitempty"`
+	PID    int    `json:"pid,omitempty"`
+	// Skew is how far the target's wall clock is put ahead, for "skew".
+	Skew time.Duration `json:"skew_ns,omitempty"`
+}
+
+// Config is what the checker must know of the services' settings to state its
+// bounds, and what a reader of a report must know to run it again.
+type Config struct {
+	Seed    uint64 `json:"seed"`
+	Cluster string `json:"cluster"`
+	// Command runs it again.
+	Command string `json:"command"`
+	// Version is the program's; Server the broker's.
+	Version string `json:"version,omitempty"`
+	Server  string `json:"server,omitempty"`
+	// Lease is the work message's AckWait.
+	Lease time.Duration `json:"lease_ns,omitempty"`
+	// Retention that is shorter than the test would delete what is checked: 0
+	// says that nothing was deleted.
+	Retention time.Duration     `json:"retention_ns,omitempty"`
+	Settings  map[string]string `json:"settings,omitempty"`
+}
