@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/sabotage"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
@@ -52,6 +53,9 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 		Subject: contracts.LogSubject(e.RunID),
 		Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(at.Sequence, 10)}},
 		Data:    data,
+	}
+	if sabotage.Broken(sabotage.Fencing) && at.Sequence > 0 {
+		p.msg.Header = nil
 	}
 	if p.ack, err = l.js.PublishMsgAsync(&p.msg); err != nil {
 		if errors.Is(err, jetstream.ErrTooManyStalledMsgs) {

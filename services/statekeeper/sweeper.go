@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/sabotage"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
@@ -67,7 +68,7 @@ func (s *sweeper) run(ctx context.Context) error {
 		sleep(ctx, max(s.interval, min(sweepShare*took, auditInterval)))
 		begun := time.Now()
 		mine, err := s.acting(ctx)
-		if err == nil && mine && s.feed.current() != nil {
+		if err == nil && mine && s.feed.current() != nil && !sabotage.Broken(sabotage.Sweeper) {
 			_, err = s.round(ctx, s.lost, s.audits, false)
 		}
 		switch took = time.Since(begun); {

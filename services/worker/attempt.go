@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"longhaul/internal/sabotage"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/runlog"
@@ -197,6 +198,9 @@ func (a *attempt) finish(cause error, end ending) {
 func (a *attempt) answer(head contracts.Head, now time.Time) error {
 	d := a.lease.current()
 	if head.Status == contracts.StatusPending {
+		if sabotage.Broken(sabotage.NotBefore) {
+			now = head.NotBefore
+		}
 		// Never a Nak without a delay: the broker keeps such a one in memory
 		// alone, and one that is stopped next would hold the run for the lease.
 		return d.Nak(max(time.Millisecond, head.NotBefore.Sub(now)))
@@ -249,6 +253,9 @@ func (a *attempt) cancelReason() (reason, by string) {
 
 // loseLease ends the attempt without a trace.
 func (a *attempt) loseLease() {
+	if sabotage.Broken(sabotage.Fencing) {
+		return
+	}
 	a.stop(agent.ErrLeaseLost)
 	a.stopWriting()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"longhaul/internal/sabotage"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -79,6 +80,9 @@ func pause(ctx context.Context, d time.Duration) {
 
 // loadCheckpoint reads the state that ref names.
 func (w *Worker) loadCheckpoint(ctx context.Context, runID string, ref contracts.CheckpointRef) (json.RawMessage, error) {
+	if sabotage.Broken(sabotage.Checkpoint) {
+		return nil, nil
+	}
 	kv, err := w.js.KeyValue(ctx, contracts.BucketRuns)
 	if err != nil {
 		return nil, fmt.Errorf("load checkpoint %d: %w", ref.N, jsutil.Translate(err))

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"longhaul/internal/sabotage"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -101,6 +102,12 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 	}
 	for gone := uint64(0); err == nil; { // gone: the epoch whose holder is known to be gone
 		now := time.Now()
+		if sabotage.Broken(sabotage.Attempts) && at.Status.Held() {
+			at.Attempt = 0
+		}
+		if sabotage.Broken(sabotage.NotBefore) {
+			at.NotBefore = time.Time{}
+		}
 		act := decide(at.Head, wk.startBy(at.Head), now, gone == at.Epoch && gone > 0)
 		switch act {
 		case actDrop:

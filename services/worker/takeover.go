@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"longhaul/internal/sabotage"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/runlog"
 )
@@ -26,6 +27,9 @@ const askAgain = 100 * time.Millisecond
 // connected but has not answered for three times TakeoverGrace, which a worker
 // that is stopped or stuck does. Should it come to, the log fences it.
 func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
+	if sabotage.Broken(sabotage.AskFirst) {
+		return false, nil
+	}
 	question := contracts.HolderRequest{Op: contracts.HolderHolds, RunID: at.RunID, Epoch: at.Epoch}
 	if at.WorkerID == w.cfg.WorkerID || at.WorkerID == "" { // a foreign worker may leave it out
 		// Our own name from a life before this one, or from an attempt given up; or

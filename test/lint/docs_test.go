@@ -16,7 +16,7 @@ func words(t *testing.T) map[string]bool {
 	t.Helper()
 	word := regexp.MustCompile(`\w+`)
 	found := map[string]bool{}
-	for _, dir := range []string{"pkg", "services", "cmd", "deploy"} {
+	for _, dir := range []string{"pkg", "services", "cmd", "deploy", "internal"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
 				return err

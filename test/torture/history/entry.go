@@ -124,15 +124,33 @@ type Read struct {
 	Terminal bool `json:"terminal,omitempty"`
 }
 
+// Stamp is what the agents of the torture test put, under the key "stamp", into
+// every checkpoint's state, into the payload of every event that they emit, and
+// into their final output: who wrote this. A worker writes an envelope, and a
+// worker that is broken writes a wrong one.
+type Stamp struct {
+	Epoch  uint64 `json:"epoch"`
+	Worker string `json:"worker"`
+	// Step is the step that was done last when it was made.
+	Step int `json:"step"`
+	// Serial counts the stamps of this execution, so that no two are equal.
+	Serial int `json:"serial"`
+}
+
+// Stamped is a state, payload or output that carries a stamp, among whatever else.
+type Stamped struct {
+	Stamp *Stamp `json:"stamp,omitempty"`
+}
+
 // Exec is one execution, as the agent sees it.
 type Exec struct {
 	Agent   string `json:"agent"`
 	Worker  string `json:"worker"`
 	Epoch   uint64 `json:"epoch"`
 	Attempt int    `json:"attempt"`
-	// Resumed is the number of the checkpoint that the agent was given, 0 for
-	// none; Step then is the step in its state. On begin.
-	Resumed uint64 `json:"resumed_from,omitempty"`
+	// Resumed is the stamp in the state that the agent was given, absent if it
+	// was given none. On begin.
+	Resumed *Stamp `json:"resumed_from,omitempty"`
 	// Step is the step that is done, on a step entry: 1, 2, 3 … over the run.
 	Step int `json:"step,omitempty"`
 	// Outcome, on end: one of the Outcome constants.

@@ -40,7 +40,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		{Time: at.Add(2), Actor: "reader", Kind: history.KindRead, Op: history.OpInfo, Run: "r", Read: &history.Read{Seqs: []uint64{1, 2}, Gap: true, Next: 7}},
 		{
 			Time: at.Add(3), Actor: "w", Kind: history.KindExec, Op: history.OpEnd, Run: "r",
-			Exec: &history.Exec{Agent: "short", Worker: "w-1", Epoch: 2, Attempt: 1, Resumed: 3, Step: 4, Outcome: history.OutcomeAbandoned, Cause: history.CauseLeaseLost},
+			Exec: &history.Exec{Agent: "short", Worker: "w-1", Epoch: 2, Attempt: 1, Resumed: &history.Stamp{Epoch: 1, Worker: "w-0", Step: 3, Serial: 2}, Step: 4, Outcome: history.OutcomeAbandoned, Cause: history.CauseLeaseLost},
 		},
 		{Time: at.Add(4), Actor: "nemesis", Kind: history.KindFault, Op: history.OpBegin, ID: 9, Fault: &history.Fault{Name: "kill", Target: "worker-1"}},
 	}
