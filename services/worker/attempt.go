@@ -38,6 +38,8 @@ type attempt struct {
 	// finishing says that its last event is under way: an end in the log may be
 	// its own, whose answer has not arrived. If it is not, the append is refused.
 	finishing atomic.Bool
+	parted    atomic.Bool // see part
+	fenced    atomic.Bool // counted as such
 
 	mu         sync.Mutex
 	reason, by string // of a cancel
@@ -80,15 +82,30 @@ func (w *Worker) execute(wk work, at runlog.Head, state json.RawMessage) <-chan 
 	go func() {
 		defer close(gone)
 		returned <- a.call(ctx)
+		a.part()
 	}()
 	end := a.await(ctx, returned)
+	abandoned := end.err == errAbandoned //nolint:errorlint // ours, not one that an agent returned
+	if abandoned {
+		w.counts.abandonedTotal.Add(1)
+		w.counts.abandoned.Add(1)
+		a.part()
+	}
 	timeout.Stop()
 	a.finish(context.Cause(ctx), end)
-	if end.err == errAbandoned { //nolint:errorlint // ours, not one that an agent returned
+	if abandoned {
 		a.log.Error("agent ignores its context, its slot is lost until it returns", "grace", w.cfg.CancelGrace)
 		return gone
 	}
 	return nil
+}
+
+// part is called when the agent is abandoned and when it has returned; the
+// second of the two, in whichever order, takes it off the count again.
+func (a *attempt) part() {
+	if a.parted.Swap(true) {
+		a.worker.counts.abandoned.Add(-1)
+	}
 }
 
 func (a *attempt) timeout() time.Duration {
@@ -255,6 +272,9 @@ func (a *attempt) cancelReason() (reason, by string) {
 func (a *attempt) loseLease() {
 	if sabotage.Broken(sabotage.Fencing) {
 		return
+	}
+	if !a.fenced.Swap(true) {
+		a.worker.counts.fenced.Add(1)
 	}
 	a.stop(agent.ErrLeaseLost)
 	a.stopWriting()

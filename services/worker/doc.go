@@ -11,7 +11,8 @@
 //     event; outcome.go says which event its end is worth.
 //   - writer.go: the attempt's turn at the run log, one append at a time.
 //   - heartbeat.go: leases kept, fencing noticed. holder.go: answers to those
-//     who ask about a run that is held here.
+//     who ask about a run that is held here. stats.go: what a metrics
+//     collector reads.
 //
 // What may die where: a worker that is killed leaves its run's message
 // unacknowledged and the log saying running; whoever is handed the message

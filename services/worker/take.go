@@ -142,6 +142,9 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 		var next runlog.Head
 		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
 			if act == actStart {
+				if at.Status.Held() {
+					w.counts.takeovers.Add(1)
+				}
 				return &next, state, nil
 			}
 			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)

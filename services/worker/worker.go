@@ -26,6 +26,7 @@ type Worker struct {
 	agents map[string]agent.Agent
 	log    *slog.Logger
 	held   held
+	counts counts
 
 	mu        sync.Mutex
 	connected time.Time // since when

@@ -76,8 +76,9 @@ func testLogger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// submit does what the dispatcher does with an accepted submission.
-func (b *bench) submit(t *testing.T, s contracts.Submission) string {
+// submit does what the dispatcher does with an accepted submission. Before its
+// work is queued, the run has gone on as the drafts say.
+func (b *bench) submit(t *testing.T, s contracts.Submission, then ...contracts.Draft) string {
 	t.Helper()
 	if s.RunID == "" {
 		s.RunID = contracts.NewRunID()
@@ -100,7 +101,13 @@ func (b *bench) submit(t *testing.T, s contracts.Submission) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.publishWork(t, s, body, at.Sequence)
+	queued := at.Sequence
+	for _, d := range then {
+		if at, err = b.runs.Append(t.Context(), at, mustNext(t, at.Head, s.RunID, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.publishWork(t, s, body, queued)
 	return s.RunID
 }
 
