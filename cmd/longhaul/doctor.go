@@ -150,16 +150,11 @@ func (x *examination) workers(ctx context.Context) error {
 			break
 		}
 	}
-	ping, err := contracts.Encode(contracts.HolderRequest{Op: contracts.HolderPing})
-	if err != nil {
-		return err
-	}
 	var mute []string
 	for id, n := range held {
-		err := contracts.CheckWorkerID(id)
-		if err == nil {
-			_, err = x.nc.Request(contracts.WorkerSubject(id), ping, time.Second)
-		}
+		once, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := jsutil.AskHolder(once, x.nc, id, contracts.HolderRequest{Op: contracts.HolderPing})
+		cancel()
 		if err != nil {
 			mute = append(mute, fmt.Sprintf("%s (holds %s)", id, plural(n, "run")))
 		}

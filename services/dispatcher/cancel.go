@@ -89,17 +89,9 @@ func (d *Dispatcher) cleanUp(ctx context.Context, cancelled runlog.Head) error {
 func (d *Dispatcher) askHolder(ctx context.Context, head runlog.Head, cmd contracts.CancelCommand) {
 	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
 	defer cancel()
-	err := contracts.CheckWorkerID(head.WorkerID) // a foreign worker may have left it out
-	var body []byte
-	if err == nil {
-		body, err = contracts.Encode(contracts.HolderRequest{
-			Op: contracts.HolderCancel, RunID: head.RunID, Epoch: head.Epoch, Reason: cmd.Reason, By: cmd.By,
-		})
-	}
-	if err == nil {
-		_, err = d.nc.RequestWithContext(ctx, contracts.WorkerSubject(head.WorkerID), body)
-	}
-	if err != nil {
+	if _, err := jsutil.AskHolder(ctx, d.nc, head.WorkerID, contracts.HolderRequest{ // a foreign worker may have left its name out
+		Op: contracts.HolderCancel, RunID: head.RunID, Epoch: head.Epoch, Reason: cmd.Reason, By: cmd.By,
+	}); err != nil {
 		d.logger.Info("holder does not take a cancel", "run_id", head.RunID, "attempt", head.Attempt,
 			"worker_id", head.WorkerID, "error", err)
 	}

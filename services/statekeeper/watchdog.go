@@ -12,6 +12,7 @@ import (
 
 	"longhaul/internal/sabotage"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 )
 
@@ -125,13 +126,9 @@ func (w *watchdog) stands(reconnects uint64) bool {
 
 // ping asks a worker whether it lives.
 func (w *watchdog) ping(ctx context.Context, workerID string) answer {
-	request, err := contracts.Encode(contracts.HolderRequest{Op: contracts.HolderPing})
-	if err != nil {
-		return unsure
-	}
 	ctx, cancel := context.WithTimeout(ctx, w.grace/2)
 	defer cancel()
-	_, err = w.nc.RequestWithContext(ctx, contracts.WorkerSubject(workerID), request)
+	_, err := jsutil.AskHolder(ctx, w.nc, workerID, contracts.HolderRequest{Op: contracts.HolderPing})
 	switch {
 	case err == nil:
 		return alive

@@ -2,15 +2,14 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"longhaul/internal/sabotage"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 )
 
@@ -36,28 +35,20 @@ func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
 		// from a start of this very moment, and this is the same message once more.
 		return w.answerHolder(question).Holds, nil
 	}
-	body, err := contracts.Encode(question)
-	if err != nil {
-		return false, fmt.Errorf("encode the question to a holder: %w", err)
-	}
 	// Three times that, and an append, must fit into our own time with the
 	// message, or nobody would ever have asked a mute holder for long enough.
 	grace := min(w.cfg.TakeoverGrace, w.cfg.Lease/4)
 	begun := time.Now()
 	for {
 		once, cancel := context.WithTimeout(ctx, max(grace, askAgain))
-		m, err := w.nc.RequestWithContext(once, contracts.WorkerSubject(at.WorkerID), body)
+		reply, err := jsutil.AskHolder(once, w.nc, at.WorkerID, question)
 		cancel()
 		waited := time.Since(begun)
 		switch {
 		case err == nil:
-			var reply contracts.HolderReply
-			if err := json.Unmarshal(m.Data, &reply); err != nil {
-				return false, fmt.Errorf("decode the answer of worker %s: %w", at.WorkerID, err)
-			}
 			return reply.Holds, nil
 		case ctx.Err() != nil:
-			return false, fmt.Errorf("ask worker %s: %w", at.WorkerID, ctx.Err())
+			return false, err
 		case errors.Is(err, nats.ErrNoResponders):
 			if time.Since(w.connectedAt()) > youngConnection || waited >= grace {
 				return false, nil
@@ -67,7 +58,7 @@ func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
 				return false, nil
 			}
 		default:
-			return false, fmt.Errorf("ask worker %s: %w", at.WorkerID, err)
+			return false, err
 		}
 		pause(ctx, askAgain)
 	}
