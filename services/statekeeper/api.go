@@ -30,8 +30,8 @@ type api struct {
 const (
 	// apiQueue is the queue group that the instances share.
 	apiQueue = "statekeeper"
-	// apiRequests bounds the requests that one instance works on at once.
-	apiRequests = 64
+	// apiLanes is how many gets, and how many lists, one instance works on at once.
+	apiLanes = 4
 	// apiWait bounds one request.
 	apiWait = 5 * time.Second
 	// sweepWait bounds a sweep that was asked for.
@@ -56,15 +56,8 @@ func badRequest(f contracts.Faults) error {
 func (a *api) run(ctx context.Context) error {
 	service, err := micro.AddService(a.nc, micro.Config{
 		Name: contracts.ServiceName, Version: a.version, QueueGroup: apiQueue,
-		Description: "Longhaul's runs: get one, list them by filter, count them.",
-		StatsHandler: func(*micro.Endpoint) any {
-			return map[string]int64{
-				"events": a.counters.Events.Load(), "writes": a.counters.Writes.Load(), "conflicts": a.counters.Conflicts.Load(),
-				"rebuilt": a.counters.Rebuilt.Load(), "poison": a.counters.Poison.Load(),
-				"requeued": a.counters.Requeued.Load(), "released": a.counters.Released.Load(), "repaired": a.counters.Repaired.Load(),
-				"orphans": a.counters.Orphans.Load(), "expired": a.counters.Expired.Load(),
-			}
-		},
+		Description:  "Longhaul's runs: get one, list them by filter, count them.",
+		StatsHandler: func(*micro.Endpoint) any { return a.counters.stats() },
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
 			a.logger.Warn("api service", "subject", e.Subject, "error", e.Description)
 		},
@@ -72,25 +65,33 @@ func (a *api) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("add the api service: %w", err)
 	}
-	var requests sync.WaitGroup
-	slots := make(chan struct{}, apiRequests)
-	for name, handle := range map[string]func(context.Context, []byte) (any, error){
-		contracts.EndpointGet: a.get, contracts.EndpointList: a.list, contracts.EndpointStats: a.stats, contracts.EndpointSweep: a.sweeper.now,
+	var serving sync.RWMutex // by requests to read, by the end to write
+	for _, e := range []struct {
+		name   string
+		lanes  int
+		handle func(context.Context, []byte) (any, error)
+	}{
+		{contracts.EndpointGet, apiLanes, a.get}, {contracts.EndpointList, apiLanes, a.list},
+		{contracts.EndpointStats, 1, a.stats}, {contracts.EndpointSweep, 1, a.sweeper.now},
 	} {
-		handler := func(r micro.Request) {
-			slots <- struct{}{} // the endpoint's subscription queues what is above
-			requests.Go(func() {
-				defer func() { <-slots }()
-				a.serve(context.WithoutCancel(ctx), name, handle, r)
-			})
-		}
-		if err := service.AddEndpoint(name, micro.HandlerFunc(handler), micro.WithEndpointSubject(contracts.APISubject(name))); err != nil {
-			return errors.Join(fmt.Errorf("add endpoint %s: %w", name, err), service.Stop())
+		// The library calls an endpoint's handler for one request after the other,
+		// and counts and times it by its return: so nothing is answered behind its
+		// back. Several endpoints of the same name are several requests at once.
+		handler := micro.HandlerFunc(func(r micro.Request) {
+			serving.RLock()
+			defer serving.RUnlock()
+			a.serve(context.WithoutCancel(ctx), e.name, e.handle, r)
+		})
+		for range e.lanes {
+			if err := service.AddEndpoint(e.name, handler, micro.WithEndpointSubject(contracts.APISubject(e.name))); err != nil {
+				return errors.Join(fmt.Errorf("add endpoint %s: %w", e.name, err), service.Stop())
+			}
 		}
 	}
 	<-ctx.Done()
 	err = service.Stop()
-	requests.Wait()
+	serving.Lock() // waits for those at hand
+	defer serving.Unlock()
 	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		a.logger.Debug("stop the api service", "error", err)
 	}

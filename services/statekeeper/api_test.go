@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,7 +141,7 @@ func TestDiscovery(t *testing.T) {
 				return false, fmt.Sprintf("%d answers", n)
 			}
 			var info micro.Info
-			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 4 {
+			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 2*apiLanes+2 {
 				t.Fatalf("%s: %v", m.Data, err)
 			}
 			for _, e := range info.Endpoints {
@@ -165,6 +166,78 @@ func TestDiscovery(t *testing.T) {
 	}
 	if m, err := sub.NextMsg(200 * time.Millisecond); err == nil {
 		t.Errorf("a second answer: %s", m.Data)
+	}
+}
+
+// What the service says of itself is what was asked of it: every request is
+// counted with its errors and the time that it took.
+func TestServiceStats(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	p := newPlayer(t, b)
+	awaitAPI(t, b)
+	id := p.short(contracts.Submission{})
+	const good, bad = 30, 20
+	var asking sync.WaitGroup
+	for i := range good + bad {
+		asking.Go(func() {
+			request := contracts.GetRequest{RunID: id}
+			if i < bad {
+				request.RunID = contracts.NewRunID()
+			}
+			if _, err := ask[contracts.GetResponse](t, b.NC, contracts.EndpointGet, request); (err != nil) != (i < bad) {
+				t.Errorf("get %d: %v", i, err)
+			}
+		})
+	}
+	asking.Wait()
+	waitFor(t, "the stats to have all of them", func() (bool, string) {
+		m, err := b.NC.Request("$SRV.STATS."+contracts.ServiceName, nil, 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stats micro.Stats
+		if err := json.Unmarshal(m.Data, &stats); err != nil {
+			t.Fatal(err)
+		}
+		var sum micro.EndpointStats
+		for _, e := range stats.Endpoints {
+			if e.Name == contracts.EndpointGet {
+				sum.NumRequests, sum.NumErrors = sum.NumRequests+e.NumRequests, sum.NumErrors+e.NumErrors
+				sum.ProcessingTime += e.ProcessingTime
+			}
+		}
+		// A request is two questions to the broker: never less than 20 µs.
+		return sum.NumRequests == good+bad && sum.NumErrors == bad && sum.ProcessingTime > (good+bad)*20*time.Microsecond, fmt.Sprintf("%+v", sum)
+	})
+	waitFor(t, "the instance to have counted the run", func() (bool, string) {
+		s := k.Stats()
+		return s.Events == 3 && s.Writes > 0, fmt.Sprintf("%+v", s)
+	})
+}
+
+// Lists that take long keep nobody from a get.
+func TestGetBesideSlowLists(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	p := newPlayer(t, b)
+	awaitAPI(t, b)
+	head, id := p.submit(contracts.Submission{})
+	p.record(head)
+	x := k.feed.current()
+	x.mu.Lock() // what a list has to wait for
+	defer x.mu.Unlock()
+	for range 3 * apiLanes {
+		if err := b.NC.PublishRequest(contracts.APISubject(contracts.EndpointList), b.NC.NewRespInbox(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 * apiLanes {
+		if _, err := ask[contracts.GetResponse](t, b.NC, contracts.EndpointGet, contracts.GetRequest{RunID: id}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -30,20 +30,6 @@ type projector struct {
 	pin  atomic.Value       // string: the pin of the last message delivered
 }
 
-// counters are what the projector and the sweeper have done since the start.
-type counters struct {
-	Events    atomic.Int64 // folded
-	Writes    atomic.Int64 // records sent to be stored
-	Conflicts atomic.Int64 // of those, refused because another stood there
-	Rebuilt   atomic.Int64 // records made anew from the log
-	Poison    atomic.Int64 // events that could not be decoded
-	Requeued  atomic.Int64 // runs that a dispatcher was asked to queue again
-	Released  atomic.Int64 // leases given back that nobody had begun to use
-	Repaired  atomic.Int64 // records that said something else than the log
-	Orphans   atomic.Int64 // checkpoints removed that no log names
-	Expired   atomic.Int64 // runs removed
-}
-
 const (
 	// window is how long a change of a run's status may wait for further events
 	// of that run, so that a short run costs one write. A run's end waits for nothing.

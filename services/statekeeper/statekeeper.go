@@ -54,7 +54,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	}
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
-		interval: pingInterval, grace: takeoverGrace, logger: cfg.Logger,
+		interval: pingInterval, grace: takeoverGrace, counters: f.counters, logger: cfg.Logger,
 	}
 	return s, nil
 }

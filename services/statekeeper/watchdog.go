@@ -31,10 +31,10 @@ type watchdog struct {
 	acting   func(context.Context) (bool, error)
 	interval time.Duration // pingInterval but in tests
 	grace    time.Duration // takeoverGrace but in tests
+	counters *counters
 	logger   *slog.Logger
 
 	connected atomic.Int64 // UnixNano of the last connect
-	released  atomic.Int64 // leases given back
 }
 
 const (

@@ -203,7 +203,7 @@ func TestGivesLeasesBack(t *testing.T) {
 		t.Errorf("the leases came back after %s, want 1 to 1.5 s", took)
 	}
 	live.noWork(2 * time.Second) // once only, and none of the living one
-	if n := k.watchdog.released.Load(); n != 2 {
+	if n := k.Stats().Takeovers; n != 2 {
 		t.Errorf("%d leases were given back, want 2", n)
 	}
 }
@@ -275,7 +275,7 @@ func TestNoStormAfterBrokerRestart(t *testing.T) {
 	waitFor(t, "almost a second to pass", func() (bool, string) { return time.Since(back) > 900*time.Millisecond, "" })
 	again := newLessee(t, b, "w-1")
 	again.noWork(3 * time.Second)
-	if n := k.watchdog.released.Load(); n != 0 {
+	if n := k.Stats().Takeovers; n != 0 {
 		t.Errorf("%d leases were given back after a broker restart", n)
 	}
 	if len(again.pings) == 0 {
@@ -303,7 +303,7 @@ func TestWatchAfterFailover(t *testing.T) {
 	}
 	t.Logf("the lease came back after %s", time.Since(began))
 	waitFor(t, "one lease to be counted", func() (bool, string) {
-		n := two.watchdog.released.Load()
+		n := two.Stats().Takeovers
 		return n == 1, fmt.Sprint(n)
 	})
 }
@@ -330,7 +330,7 @@ func TestManyLeases(t *testing.T) {
 		other.take(10 * time.Second)
 	}
 	other.noWork(1500 * time.Millisecond)
-	if n := k.watchdog.released.Load(); n != runs {
+	if n := k.Stats().Takeovers; n != runs {
 		t.Errorf("%d leases were given back, want %d", n, runs)
 	}
 }

@@ -1,0 +1,49 @@
+package statekeeper
+
+import "sync/atomic"
+
+// counters are what an instance has done since its start.
+type counters struct {
+	Events    atomic.Int64
+	Writes    atomic.Int64
+	Conflicts atomic.Int64
+	Rebuilt   atomic.Int64
+	Poison    atomic.Int64
+	Takeovers atomic.Int64
+	Requeued  atomic.Int64
+	Released  atomic.Int64
+	Repaired  atomic.Int64
+	Orphans   atomic.Int64
+	Expired   atomic.Int64
+}
+
+// Stats are counts of what an instance has done since its start; none falls.
+// What it does in the place of another one that died is in its own.
+type Stats struct {
+	// Of the projector.
+	Events    int64 `json:"events"`    // folded
+	Writes    int64 `json:"writes"`    // records sent to be stored
+	Conflicts int64 `json:"conflicts"` // of those, refused because another stood there
+	Rebuilt   int64 `json:"rebuilt"`   // records made anew from the log
+	Poison    int64 `json:"poison"`    // events that could not be decoded
+	// Of the watchdog.
+	Takeovers int64 `json:"takeovers"` // leases of dead workers given back
+	// Of the sweeper.
+	Requeued int64 `json:"requeued"` // runs that a dispatcher was asked to queue again
+	Released int64 `json:"released"` // leases given back that nobody had begun to use
+	Repaired int64 `json:"repaired"` // records that said something else than the log
+	Orphans  int64 `json:"orphans"`  // checkpoints removed that no log names
+	Expired  int64 `json:"expired"`  // runs removed
+}
+
+// Stats returns what the instance has done so far. It may be called by any
+// goroutine, before Run and after it too.
+func (s *Statekeeper) Stats() Stats { return s.api.counters.stats() }
+
+func (c *counters) stats() Stats {
+	return Stats{
+		Events: c.Events.Load(), Writes: c.Writes.Load(), Conflicts: c.Conflicts.Load(), Rebuilt: c.Rebuilt.Load(), Poison: c.Poison.Load(),
+		Takeovers: c.Takeovers.Load(),
+		Requeued:  c.Requeued.Load(), Released: c.Released.Load(), Repaired: c.Repaired.Load(), Orphans: c.Orphans.Load(), Expired: c.Expired.Load(),
+	}
+}
