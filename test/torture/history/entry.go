@@ -24,6 +24,9 @@ const (
 	// KindStep: info, written by an agent when it has done step Entry.Exec.Step,
 	// before the checkpoint that covers it. Entry.Exec tells the execution.
 	KindStep Kind = "step"
+	// KindCheckpoint: invoke, then ok (the log is said to hold it), fail or
+	// unknown: an agent's checkpoint. Entry.Exec, with its Stamp.
+	KindCheckpoint Kind = "checkpoint"
 	// KindAppend: invoke, then ok (Entry.Append.Seq is the answer), fail (the
 	// compare-and-set was refused) or unknown: a raw appender racing for a log
 	// that belongs to no run of the services.
@@ -103,6 +106,9 @@ type Submit struct {
 	// Garbage: the body breaks a rule, and the run has to end as rejected (or,
 	// where no run id can be read out of it, in a log of its own).
 	Garbage bool `json:"garbage,omitempty"`
+	// Probe: submitted after the faults, to see that what went wrong before does
+	// not hold up what comes now.
+	Probe bool `json:"probe,omitempty"`
 	// InboxSeq, on ok, is the sequence in the broker's answer.
 	InboxSeq  uint64 `json:"inbox_seq,omitempty"`
 	Duplicate bool   `json:"duplicate,omitempty"`
@@ -120,7 +126,8 @@ type Read struct {
 	// goes on at Next.
 	Gap  bool   `json:"gap,omitempty"`
 	Next uint64 `json:"next,omitempty"`
-	// Terminal, on end: the reader ended because it saw a terminal event.
+	// Terminal, on end: the reader ended because it saw a terminal event. Else it
+	// was told to stop, or its connection was closed.
 	Terminal bool `json:"terminal,omitempty"`
 }
 
@@ -158,6 +165,10 @@ type Exec struct {
 	// Cause is why the agent's context ended, if it did: one of the Cause
 	// constants.
 	Cause string `json:"cause,omitempty"`
+	// Stamp is that of the checkpoint, on KindCheckpoint.
+	Stamp *Stamp `json:"stamp,omitempty"`
+	// Deaf: the agent does not listen to its context, on purpose.
+	Deaf bool `json:"deaf,omitempty"`
 	// PID is the worker's process.
 	PID int `json:"pid,omitempty"`
 }
@@ -196,12 +207,32 @@ type Append struct {
 	Duplicate bool   `json:"duplicate,omitempty"`
 }
 
+// The faults that the checker reasons about, in Fault.Name. Others are shown
+// with a run's story and explain nothing.
+const (
+	FaultKill  = "kill"  // info: kill -9 of a process
+	FaultExit  = "exit"  // info: a process ended by itself, such as by an agent's hand
+	FaultStop  = "stop"  // begin, end: SIGSTOP to SIGCONT
+	FaultDrain = "drain" // begin, end: SIGTERM until the process is gone
+	// FaultPartition: begin, end: Target's links are cut, delayed or dropped.
+	FaultPartition = "partition"
+	// FaultBroker: begin, end: a broker's node is down, or cannot store. On
+	// one broker until it answers again, on three for each node.
+	FaultBroker = "broker"
+	FaultSkew   = "skew" // begin, end: Target's wall clock is ahead by Skew
+	// FaultForgedAck and FaultDeleteWork: info, with Entry.Run.
+	FaultForgedAck  = "forged_ack"
+	FaultDeleteWork = "delete_work"
+	// FaultStall: begin, end: the harness itself was not scheduled for so long.
+	FaultStall = "stall"
+)
+
 // Fault is what the nemesis did.
 type Fault struct {
-	// Name is the kind of fault, such as "kill", "stop", "partition".
+	// Name is the kind of fault: one of the Fault constants, or another word.
 	Name string `json:"name"`
-	// Target is what it hit: the actor or process name. A worker's is the
-	// worker id where it is known.
+	// Target is what it hit: for a worker its worker id, for others the name of
+	// the process.
 	Target string `json:"target,omitempty"`
 	PID    int    `json:"pid,omitempty"`
 	// Skew is how far the target's wall clock is put ahead, for "skew".
@@ -220,6 +251,8 @@ type Config struct {
 	Server  string `json:"server,omitempty"`
 	// Lease is the work message's AckWait.
 	Lease time.Duration `json:"lease_ns,omitempty"`
+	// Nodes is how many brokers there are.
+	Nodes int `json:"nodes,omitempty"`
 	// Retention that is shorter than the test would delete what is checked: 0
 	// says that nothing was deleted.
 	Retention time.Duration     `json:"retention_ns,omitempty"`
