@@ -55,7 +55,7 @@ func (l *checkpointsListCmd) Run(ctx context.Context, a *app) error {
 			}
 			continue
 		}
-		rows = append(rows, []string{fmt.Sprint(cp.N), fmt.Sprint(cp.Epoch), a.out.ago(cp.Time), byteSize(cp.Size), oneLine(string(cp.State), 80)})
+		rows = append(rows, []string{fmt.Sprint(cp.N), fmt.Sprint(cp.Epoch), a.out.ago(cp.Time), byteSize(cp.Size), stateWords(cp)})
 	}
 	switch {
 	case a.JSON:
@@ -65,6 +65,14 @@ func (l *checkpointsListCmd) Run(ctx context.Context, a *app) error {
 		a.out.table([]string{"N", "EPOCH", "SAVED", "SIZE", "STATE"}, rows)
 	}
 	return nil
+}
+
+// stateWords shows a state in one line.
+func stateWords(cp client.Checkpoint) string {
+	if cp.State == nil {
+		return "binary"
+	}
+	return oneLine(string(cp.State), 80)
 }
 
 type checkpointsGetCmd struct {
@@ -88,6 +96,11 @@ func (g *checkpointsGetCmd) Run(ctx context.Context, a *app) error {
 	}
 	if a.JSON {
 		return a.printJSON(cp)
+	}
+	if cp.State == nil {
+		a.out.printf("%s, %s\n", stateWords(cp), byteSize(cp.Size))
+		a.out.next("as base64", "longhaul checkpoints get "+g.RunID+" --number "+fmt.Sprint(cp.N)+" --json")
+		return nil
 	}
 	var pretty bytes.Buffer
 	if json.Indent(&pretty, cp.State, "", "  ") != nil {

@@ -177,6 +177,9 @@ func startedWords(e contracts.Event, p *contracts.Started) string {
 }
 
 func checkpointWords(p *contracts.Checkpointed) string {
+	if p.Binary != nil {
+		return fmt.Sprintf("%d, %s, binary", p.N, byteSize(p.Size))
+	}
 	if len(p.State) == 0 {
 		return fmt.Sprintf("%d, %s", p.N, byteSize(p.Size))
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,7 @@ type Run struct {
 
 	ctx   context.Context //nolint:containedctx // the attempt's own context, for Cancelled and for methods that take none
 	host  Host
-	state json.RawMessage
+	state *contracts.State // nil without one
 	log   *slog.Logger
 }
 
@@ -42,7 +43,7 @@ type Host interface {
 	// wait for the log may be merged.
 	Delta(ctx context.Context, text string) error
 	// Checkpoint returns when state is stored and committed to the log.
-	Checkpoint(ctx context.Context, state json.RawMessage) error
+	Checkpoint(ctx context.Context, state contracts.State) error
 }
 
 // Start is what NewRun needs to know.
@@ -51,7 +52,7 @@ type Start struct {
 	Attempt     int
 	MaxAttempts int
 	Epoch       uint64
-	State       json.RawMessage // the checkpoint that the attempt resumes from, if any
+	State       *contracts.State // the checkpoint that the attempt resumes from, if any
 	Host        Host
 	Log         *slog.Logger
 }
@@ -148,34 +149,53 @@ func encode(v any) (json.RawMessage, error) {
 	return raw, err
 }
 
-// Checkpoint saves state, anything that encodes as JSON, as where a later
-// attempt resumes. When it returns nil the state is stored and committed.
+// Checkpoint saves state as where a later attempt resumes: a []byte as it is,
+// any bytes, anything else as JSON. When it returns nil the state is stored and
+// committed. One that is too large for a message of the broker is a permanent
+// error.
 func (r *Run) Checkpoint(ctx context.Context, state any) error {
-	raw, err := encode(state)
-	if err != nil {
-		return fmt.Errorf("checkpoint: encode the state: %w", err)
+	raw, isBytes := state.([]byte)
+	if !isBytes {
+		var err error
+		if raw, err = encode(state); err != nil {
+			return fmt.Errorf("checkpoint: encode the state: %w", err)
+		}
 	}
-	if err := r.host.Checkpoint(ctx, raw); err != nil {
+	if err := r.host.Checkpoint(ctx, contracts.State{Data: raw, Binary: isBytes}); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil
 }
 
 // State decodes the checkpoint that this attempt resumes from into v, a
-// pointer, and reports whether there is one. What Checkpoint saves later in
-// the same attempt does not change it.
+// pointer, and reports whether there is one. One that was saved as a []byte is
+// read into a *[]byte as it is. What Checkpoint saves later in the same attempt
+// does not change it.
 func (r *Run) State(v any) (bool, error) {
-	if len(r.state) == 0 {
+	if r.state == nil {
 		return false, nil
 	}
-	if err := json.Unmarshal(r.state, v); err != nil {
+	if into, ok := v.(*[]byte); ok && r.state.Binary {
+		*into = bytes.Clone(r.state.Data)
+		return true, nil
+	}
+	if err := json.Unmarshal(r.state.Data, v); err != nil {
+		if r.state.Binary {
+			err = fmt.Errorf("it was saved as a []byte, and State is to be given a *[]byte, not %T: %w", v, err)
+		}
 		return true, Permanent(fmt.Errorf("decode the checkpoint: %w", err))
 	}
 	return true, nil
 }
 
-// RawState returns the checkpoint that this attempt resumes from, nil without one.
-func (r *Run) RawState() json.RawMessage { return r.state }
+// RawState returns the checkpoint that this attempt resumes from, nil without
+// one: JSON, or what was saved as a []byte.
+func (r *Run) RawState() []byte {
+	if r.state == nil {
+		return nil
+	}
+	return r.state.Data
+}
 
 // Cancelled reports whether somebody has cancelled the run.
 func (r *Run) Cancelled() bool { return errors.Is(context.Cause(r.ctx), ErrCancelled) }

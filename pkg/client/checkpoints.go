@@ -18,9 +18,11 @@ import (
 // Checkpoint is a state that a run has saved.
 type Checkpoint struct {
 	contracts.CheckpointRef
-	Time  time.Time       `json:"time"`
-	Size  int             `json:"size"` // bytes of State
-	State json.RawMessage `json:"state"`
+	Time time.Time `json:"time"`
+	Size int       `json:"size"` // bytes of State or Binary
+	// State is the state, or Binary if the agent saved bytes that are no JSON.
+	State  json.RawMessage `json:"state,omitempty"`
+	Binary []byte          `json:"binary,omitempty"`
 }
 
 // Checkpoints yields the checkpoints of a run in the order in which they were
@@ -33,11 +35,6 @@ func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkp
 			fail(err)
 			return
 		}
-		kv, err := c.js.KeyValue(ctx, contracts.BucketRuns)
-		if err != nil {
-			fail(jsutil.Translate(err))
-			return
-		}
 		for e, err := range c.log.Read(ctx, runID, 1) {
 			if err != nil {
 				fail(err)
@@ -46,7 +43,7 @@ func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkp
 			if e.Type != contracts.TypeCheckpoint || e.Checkpoint == nil {
 				continue
 			}
-			cp, err := readCheckpoint(ctx, kv, e)
+			cp, err := c.readCheckpoint(ctx, e)
 			if errors.Is(err, ErrNotFound) {
 				continue // deleted since
 			}
@@ -71,11 +68,7 @@ func (c *Client) LatestCheckpoint(ctx context.Context, runID string) (Checkpoint
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, err)
 	}
-	kv, err := c.js.KeyValue(ctx, contracts.BucketRuns)
-	if err != nil {
-		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, jsutil.Translate(err))
-	}
-	cp, err := readCheckpoint(ctx, kv, e)
+	cp, err := c.readCheckpoint(ctx, e)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("latest checkpoint of run %s: %w", runID, err)
 	}
@@ -129,11 +122,25 @@ func (c *Client) DeleteCheckpoints(ctx context.Context, runID string) (int, erro
 }
 
 // readCheckpoint reads the state that the head carried by e names.
-func readCheckpoint(ctx context.Context, kv jetstream.KeyValue, e runlog.Entry) (Checkpoint, error) {
+func (c *Client) readCheckpoint(ctx context.Context, e runlog.Entry) (Checkpoint, error) {
 	ref := *e.Checkpoint
-	entry, err := kv.GetRevision(ctx, contracts.CheckpointKey(e.RunID, ref.Epoch, ref.N), ref.Revision)
-	if err != nil {
-		return Checkpoint{}, fmt.Errorf("read checkpoint %d: %w", ref.N, jsutil.Translate(err))
+	m, err := jsutil.Get(ctx, c.nc, contracts.StreamRuns, jsutil.GetRequest{
+		Seq: ref.Revision, NextFor: contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(e.RunID, ref.Epoch, ref.N))})
+	if err == nil && m.Sequence != ref.Revision { // written again by hand
+		err = ErrNotFound
 	}
-	return Checkpoint{CheckpointRef: ref, Time: entry.Created(), Size: len(entry.Value()), State: entry.Value()}, nil
+	var saved time.Time
+	if err == nil {
+		saved, err = time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer))
+	}
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("read checkpoint %d: %w", ref.N, err)
+	}
+	cp := Checkpoint{CheckpointRef: ref, Time: saved, Size: len(m.Data)}
+	if m.Header.Get(contracts.HeaderContentType) == contracts.ContentTypeBinary {
+		cp.Binary = m.Data
+	} else {
+		cp.State = m.Data
+	}
+	return cp, nil
 }

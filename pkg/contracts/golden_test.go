@@ -243,6 +243,7 @@ func goldenSamples(t *testing.T) map[string]any {
 	add("error", Draft{Type: TypeError, Payload: failure})
 	add("own", Draft{Type: "acme.progress.v2", Visibility: VisibilityInternal})
 	add("state.checkpoint", Draft{Type: TypeCheckpoint, Checkpoint: ref, Payload: Checkpointed{N: 1, Size: 7, State: json.RawMessage(`{"i":3}`)}})
+	fork("state.checkpoint-binary", Draft{Type: TypeCheckpoint, Checkpoint: &CheckpointRef{N: 2, Epoch: 1, Revision: 877}, Payload: Checkpointed{N: 2, Size: 3, Binary: []byte{0, 0xff, 0x7b}}})
 	fork("run.succeeded", Draft{Type: TypeSucceeded, Payload: Succeeded{FinalOutput: json.RawMessage(`{"count":3}`), FinalMessages: messages[:1],
 		Usage: json.RawMessage(`{"tokens":12}`), Artifacts: []json.RawMessage{json.RawMessage(`"a.txt"`)}}})
 	fork("run.failed", Draft{Type: TypeFailed, Payload: Failed{ErrorInfo: failure, Attempts: 1}})

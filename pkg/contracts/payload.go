@@ -47,8 +47,18 @@ type Heartbeat struct {
 type Checkpointed struct {
 	N    uint64 `json:"n"`
 	Size int    `json:"size"` // bytes of the stored state
-	// State is the state itself, if it is no larger than MaxInlineState.
-	State json.RawMessage `json:"state,omitempty"`
+	// State is the state itself, or Binary if it is no JSON, if it is no larger
+	// than MaxInlineState.
+	State  json.RawMessage `json:"state,omitempty"`
+	Binary []byte          `json:"binary,omitempty"`
+}
+
+// State is what a checkpoint keeps, as it is stored: JSON or, if Binary, bytes
+// that mean something to the agent alone. Its entry then has the header
+// HeaderContentType with the value ContentTypeBinary.
+type State struct {
+	Data   []byte
+	Binary bool
 }
 
 // MaxInlineState is the size, in bytes, up to which a checkpoint's state is
@@ -76,6 +86,7 @@ const (
 	ErrorTypePanic             = "Panic"             // the agent panicked
 	ErrorTypeAttemptsExhausted = "AttemptsExhausted" // workers died, or were lost, as often as max_attempts
 	ErrorTypeResultTooLarge    = "ResultTooLarge"    // what the agent returned does not fit into an event
+	ErrorTypeCheckpointLost    = "CheckpointLost"    // the state to resume from has been deleted
 )
 
 // Failed is the payload of run.failed.

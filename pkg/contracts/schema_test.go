@@ -147,6 +147,10 @@ func compareSchema(t *testing.T, at string, s, root schema, goType reflect.Type,
 		if is("string"); s["format"] != "date-time" {
 			t.Errorf("%s: format %v", at, s["format"])
 		}
+	case goType == reflect.TypeFor[[]byte]():
+		if is("string"); s["contentEncoding"] != "base64" {
+			t.Errorf("%s: contentEncoding %v", at, s["contentEncoding"])
+		}
 	case goType.Kind() == reflect.String:
 		if s["enum"] == nil {
 			is("string")

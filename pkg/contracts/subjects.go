@@ -47,6 +47,13 @@ const (
 // run.started without a read.
 const HeaderLogSequence = "Longhaul-Log-Sequence"
 
+// HeaderContentType is on a checkpoint's entry in bucket runs if the state is
+// not JSON.
+const (
+	HeaderContentType = "Content-Type"
+	ContentTypeBinary = "application/octet-stream"
+)
+
 // EventsSubject is where a run's committed events are read. Like all builders
 // here it panics on an id that its Check function refuses: ids from outside
 // are checked where they come in, and a bug must not become a wildcard.

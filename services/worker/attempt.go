@@ -50,7 +50,7 @@ type attempt struct {
 
 // execute runs the agent and brings its end into the log. The returned channel,
 // if not nil, closes when an abandoned agent has returned after all.
-func (w *Worker) execute(wk work, at runlog.Head, state json.RawMessage) <-chan struct{} {
+func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan struct{} {
 	// The agent's context does not come from the worker's: a drain ends it
 	// later, and every end has its cause.
 	ctx, stop := context.WithCancelCause(context.Background())

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,9 +21,12 @@ const pauseUnavailable = 200 * time.Millisecond
 // Checkpoint implements agent.Host: the state goes into bucket runs under this
 // epoch's own key, then state.checkpoint names it. A crash between the two
 // leaves an orphan that no log knows, and the checkpoint before it stands.
-func (h host) Checkpoint(ctx context.Context, state json.RawMessage) error {
-	if limit := h.worker.payloadLimit(); len(state) > limit {
-		return agent.Permanent(fmt.Errorf("state of %d bytes is above the limit of %d: keep large data elsewhere and its name in the state", len(state), limit))
+func (h host) Checkpoint(ctx context.Context, state contracts.State) error {
+	size := len(state.Data)
+	if limit := h.worker.payloadLimit(); size > limit {
+		return agent.Permanent(fmt.Errorf("state of %d bytes is above the limit of %d, the broker's max_payload of %d less %d: "+
+			"keep what is large elsewhere, in a file or an object store, and its name in the state, or have max_payload raised",
+			size, limit, h.worker.nc.MaxPayload(), envelopeRoom))
 	}
 	h.checkpointMu.Lock()
 	defer h.checkpointMu.Unlock()
@@ -36,14 +38,21 @@ func (h host) Checkpoint(ctx context.Context, state json.RawMessage) error {
 		n = max(n, at.Checkpoint.N+1)
 	}
 	h.checkpointN = n
-	key := contracts.CheckpointKey(at.RunID, at.Epoch, n)
-	revision, err := h.worker.putKey(ctx, contracts.BucketRuns, key, state)
+	m := &nats.Msg{Subject: contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(at.RunID, at.Epoch, n)), Data: state.Data}
+	payload := contracts.Checkpointed{N: n, Size: size}
+	inline := size <= contracts.MaxInlineState
+	switch {
+	case state.Binary:
+		m.Header = nats.Header{contracts.HeaderContentType: {contracts.ContentTypeBinary}}
+		if inline {
+			payload.Binary = state.Data
+		}
+	case inline:
+		payload.State = state.Data
+	}
+	revision, err := h.worker.put(ctx, m)
 	if err != nil {
 		return fmt.Errorf("store checkpoint %d: %w", n, err)
-	}
-	payload := contracts.Checkpointed{N: n, Size: len(state)}
-	if len(state) <= contracts.MaxInlineState {
-		payload.State = state
 	}
 	ref := contracts.CheckpointRef{N: n, Epoch: at.Epoch, Revision: revision}
 	return h.writer.commit(ctx, func(contracts.Head) (contracts.Draft, error) {
@@ -51,11 +60,11 @@ func (h host) Checkpoint(ctx context.Context, state json.RawMessage) error {
 	})
 }
 
-// putKey writes one entry of a bucket and returns its revision. It tries again
+// put stores an entry of a bucket and returns its revision. It tries again
 // while the broker is out, until ctx ends.
-func (w *Worker) putKey(ctx context.Context, bucket, key string, value []byte) (uint64, error) {
+func (w *Worker) put(ctx context.Context, m *nats.Msg) (uint64, error) {
 	for {
-		ack, err := w.js.PublishMsg(ctx, &nats.Msg{Subject: contracts.KVSubject(bucket, key), Data: value})
+		ack, err := w.js.PublishMsg(ctx, m)
 		if err == nil {
 			return ack.Sequence, nil
 		}
@@ -78,26 +87,33 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// loadCheckpoint reads the state that ref names.
-func (w *Worker) loadCheckpoint(ctx context.Context, runID string, ref contracts.CheckpointRef) (json.RawMessage, error) {
+// loadCheckpoint reads the state that ref names. ErrNotFound means that it has
+// gone: the leader says so, not a replica that lags.
+func (w *Worker) loadCheckpoint(ctx context.Context, runID string, ref contracts.CheckpointRef) (*contracts.State, error) {
 	if sabotage.Broken(sabotage.Checkpoint) {
 		return nil, nil
 	}
-	kv, err := w.js.KeyValue(ctx, contracts.BucketRuns)
-	if err != nil {
-		return nil, fmt.Errorf("load checkpoint %d: %w", ref.N, jsutil.Translate(err))
-	}
 	key := contracts.CheckpointKey(runID, ref.Epoch, ref.N)
-	entry, err := kv.GetRevision(ctx, key, ref.Revision)
-	if err != nil {
-		return nil, fmt.Errorf("load checkpoint %d, key %s revision %d: %w", ref.N, key, ref.Revision, jsutil.Translate(err))
+	which := jsutil.GetRequest{Seq: ref.Revision, NextFor: contracts.KVSubject(contracts.BucketRuns, key)}
+	m, err := jsutil.Get(ctx, w.nc, contracts.StreamRuns, which)
+	if errors.Is(err, jsutil.ErrNotFound) {
+		if _, err = jsutil.GetFromLeader(ctx, w.nc, contracts.StreamRuns, which); err == nil {
+			err = fmt.Errorf("%w: a replica lags", jsutil.ErrUnavailable)
+		}
 	}
-	return entry.Value(), nil
+	if err == nil && m.Sequence != ref.Revision {
+		err = fmt.Errorf("%w: revision %d stands there", jsutil.ErrNotFound, m.Sequence)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load checkpoint %d, key %s revision %d: %w", ref.N, key, ref.Revision, err)
+	}
+	return &contracts.State{Data: m.Data, Binary: m.Header.Get(contracts.HeaderContentType) == contracts.ContentTypeBinary}, nil
 }
 
+// envelopeRoom is what an event's envelope and the headers of a message may
+// take, in bytes, of the broker's max_payload.
+const envelopeRoom = 4 << 10
+
 // payloadLimit is the largest payload or state, in bytes: what the broker takes
-// in one message less the envelope and headers.
-func (w *Worker) payloadLimit() int {
-	const envelope = 4 << 10
-	return int(w.nc.MaxPayload()) - envelope
-}
+// in one message less envelopeRoom.
+func (w *Worker) payloadLimit() int { return int(w.nc.MaxPayload()) - envelopeRoom }

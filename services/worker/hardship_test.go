@@ -226,7 +226,7 @@ func TestCheckpointsAfterTheEnd(t *testing.T) {
 	a := &attempt{worker: w, writer: newWriter(writing, w.runs, b.startByHand(t, id, w.ID()))}
 	stopWriting()
 	for i := range 3 {
-		if err := (host{a}).Checkpoint(t.Context(), json.RawMessage(strconv.Itoa(i))); !errors.Is(err, agent.ErrLeaseLost) {
+		if err := (host{a}).Checkpoint(t.Context(), contracts.State{Data: []byte(strconv.Itoa(i))}); !errors.Is(err, agent.ErrLeaseLost) {
 			t.Errorf("checkpoint %d: %v", i, err)
 		}
 	}

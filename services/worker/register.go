@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/agent"
@@ -60,7 +61,7 @@ func (w *Worker) registerAgent(ctx context.Context, kv jetstream.KeyValue, a age
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	_, err = w.putKey(ctx, contracts.BucketAgents, a.Key, value)
+	_, err = w.put(ctx, &nats.Msg{Subject: contracts.KVSubject(contracts.BucketAgents, a.Key), Data: value})
 	return err
 }
 

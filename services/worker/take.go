@@ -89,7 +89,7 @@ func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
 
 // claim brings the run to run.started under this worker. A nil head and no
 // error mean that the message has been dealt with otherwise.
-func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMessage, error) {
+func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.State, error) {
 	// A drain does not cut it off: an append whose outcome nobody waits for may
 	// start an attempt that nobody executes. Past the lease it is somebody else's.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Lease)
@@ -129,11 +129,14 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, json.RawMess
 			gone = at.Epoch
 			continue
 		}
-		var state json.RawMessage
+		var state *contracts.State
 		if act == actStart && at.Checkpoint != nil {
 			// Read before the start, so that a broker that cannot give it charges no attempt.
-			if state, err = w.loadCheckpoint(ctx, at.RunID, *at.Checkpoint); err != nil {
-				return nil, nil, err
+			state, err = w.loadCheckpoint(ctx, at.RunID, *at.Checkpoint)
+			if errors.Is(err, jsutil.ErrNotFound) {
+				act = actLost // if this is the head; a holder that still saves is found by the append
+			} else if err != nil {
+				break
 			}
 		}
 		if act == actStart && !w.beginStart(at.RunID, at.Epoch+1) {
@@ -206,6 +209,11 @@ func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act a
 		d = contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: at.Attempt, ErrorInfo: contracts.ErrorInfo{
 			Type:    contracts.ErrorTypeAttemptsExhausted,
 			Message: fmt.Sprintf("%d of %d attempts were begun and none came to an end: each time the worker died or was lost", at.Attempt, at.MaxAttempts),
+		}}}
+	case actLost:
+		d = contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: at.Attempt, ErrorInfo: contracts.ErrorInfo{
+			Type:    contracts.ErrorTypeCheckpointLost,
+			Message: fmt.Sprintf("the state of checkpoint %d has gone, and there is nothing else to go on from: redrive it from the start", at.Checkpoint.N),
 		}}}
 	case actTimeOut:
 		d = contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{

@@ -3,6 +3,7 @@ package builtin
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -147,7 +148,7 @@ func programEnv(cfg ExecConfig, run *agent.Run) (env []string, cleanup func(), e
 	if len(state) == 0 {
 		return env, func() {}, nil
 	}
-	if len(state) <= maxEnvState {
+	if len(state) <= maxEnvState && json.Valid(state) { // else of a former agent, in Go, that saved bytes
 		return append(env, "LONGHAUL_STATE="+string(state)), func() {}, nil
 	}
 	dir, err := os.MkdirTemp("", "longhaul-state-")
@@ -155,7 +156,7 @@ func programEnv(cfg ExecConfig, run *agent.Run) (env []string, cleanup func(), e
 		return nil, nil, fmt.Errorf("make a directory for the state: %w", err)
 	}
 	cleanup = func() { _ = os.RemoveAll(dir) }
-	file := filepath.Join(dir, "state.json")
+	file := filepath.Join(dir, "state")
 	if err := os.WriteFile(file, state, 0o600); err != nil {
 		cleanup()
 		return nil, nil, fmt.Errorf("write the state: %w", err)

@@ -51,13 +51,13 @@ func (r *recorder) Delta(ctx context.Context, text string) error {
 	return r.Emit(ctx, contracts.TypeDelta, contracts.VisibilityUser, payload)
 }
 
-func (r *recorder) Checkpoint(ctx context.Context, state json.RawMessage) error {
+func (r *recorder) Checkpoint(ctx context.Context, state contracts.State) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.states = append(r.states, string(state))
+	r.states = append(r.states, string(state.Data))
 	if r.onCheckpoint != nil {
 		return r.onCheckpoint(len(r.states))
 	}
@@ -96,8 +96,11 @@ func (tr trial) newRun(ctx context.Context, host agent.Host) *agent.Run {
 		RunID: "0198c0de-7a11-7abc-8def-0123456789ab", AgentKey: "test",
 		Input: contracts.Input{Messages: tr.messages, Params: json.RawMessage(tr.params)},
 	}
-	return agent.NewRun(ctx, agent.Start{Submission: s, Attempt: max(1, tr.attempt), MaxAttempts: 3, Epoch: 1,
-		State: json.RawMessage(tr.state), Host: host, Log: slog.New(slog.DiscardHandler)})
+	start := agent.Start{Submission: s, Attempt: max(1, tr.attempt), MaxAttempts: 3, Epoch: 1, Host: host, Log: slog.New(slog.DiscardHandler)}
+	if tr.state != "" {
+		start.State = &contracts.State{Data: []byte(tr.state)}
+	}
+	return agent.NewRun(ctx, start)
 }
 
 func (tr trial) run(ctx context.Context, a agent.Agent, host agent.Host) (agent.Result, error) {
