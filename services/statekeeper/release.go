@@ -11,8 +11,8 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-// maxRelease bounds the leases of a worker that are given back in one round of
-// pings, so that it does not hold the other workers' pings up.
+// maxRelease bounds the leases that are given back between two pings: the worker
+// may be back.
 const maxRelease = 1000
 
 // releaseAgain is after how many graces a lease is given back once more if the

@@ -45,17 +45,28 @@ func (s *suspicion) observe(a answer, now, connected time.Time) bool {
 	case s.gone.IsZero():
 		s.gone = now
 	}
-	return s.lasted(s.gone, now, connected, s.grace) || s.lasted(s.silent, now, connected, muteFactor*s.grace)
+	due := s.due(now, connected)
+	return !due.IsZero() && !now.Before(due)
 }
 
-// lasted reports whether what began at since has gone on for d. On a young
+// due is when the worker is to be taken for dead if it goes on as it does; zero
+// if nothing is held against it.
+func (s *suspicion) due(now, connected time.Time) time.Time {
+	gone, silent := s.end(s.gone, now, connected, s.grace), s.end(s.silent, now, connected, muteFactor*s.grace)
+	if gone.IsZero() || !silent.IsZero() && silent.Before(gone) {
+		return silent
+	}
+	return gone
+}
+
+// end is when what began at since will have gone on for d. On a young
 // connection the first grace does not count.
-func (s *suspicion) lasted(since, now, connected time.Time, d time.Duration) bool {
+func (s *suspicion) end(since, now, connected time.Time, d time.Duration) time.Time {
 	if since.IsZero() {
-		return false
+		return since
 	}
 	if begin := connected.Add(s.grace); now.Sub(connected) < youth && since.Before(begin) {
 		since = begin
 	}
-	return now.Sub(since) >= d
+	return since.Add(d)
 }

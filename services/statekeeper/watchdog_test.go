@@ -1,6 +1,7 @@
 package statekeeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -45,6 +46,23 @@ func TestSuspicion(t *testing.T) {
 			if got := s.observe(p.a, at(p.ms), at(c.connected)); got != p.dead {
 				t.Errorf("%s: at %d ms dead = %v, want %v", c.name, p.ms, got, p.dead)
 			}
+		}
+	}
+	// The next look is due when it may be the last.
+	d := suspicion{grace: time.Second}
+	if due := d.due(at(0), at(-60_000)); !due.IsZero() {
+		t.Errorf("a worker that answers is due at %s", due)
+	}
+	for _, c := range []struct {
+		ms, connected, due int
+		a                  answer
+	}{
+		{0, -60_000, 3000, mute}, {200, -60_000, 1200, absent}, {400, -60_000, 1200, absent},
+		{600, -60_000, 3000, mute}, {2500, -60_000, 3000, absent}, {2600, 2500, 4500, absent},
+	} {
+		d.observe(c.a, at(c.ms), at(c.connected))
+		if due := d.due(at(c.ms), at(c.connected)); !due.Equal(at(c.due)) {
+			t.Errorf("at %d ms the worker is due %s later than at the start, want %d ms", c.ms, due.Sub(start), c.due)
 		}
 	}
 	// A reconnect between two pings clears what was held against the worker.
@@ -177,6 +195,13 @@ func TestGivesLeasesBack(t *testing.T) {
 	b := jstest.Start(t)
 	k := startKeeper(t, b, Config{})
 	live, dead := newLessee(t, b, "w-live"), newLessee(t, b, "w-dead")
+	k.ready(t)
+	waitFor(t, "the connection to be known", func() (bool, string) {
+		k.watchdog.mu.Lock()
+		defer k.watchdog.mu.Unlock()
+		return !k.watchdog.connected.IsZero(), ""
+	})
+	began := time.Now()
 	live.hold()
 	head, id := dead.hold()
 	head = dead.next(head, id, delta("x"))
@@ -188,7 +213,10 @@ func TestGivesLeasesBack(t *testing.T) {
 	}
 	// The watchdog's connection is young: as old as a test can wait for.
 	settle(t, k)
-	began := time.Now()
+	if _, since := k.watchdog.connection(); since.After(began) {
+		t.Error("the connection is said to be as old as the first ping")
+	}
+	began = time.Now()
 	dead.nc.Close()
 	got := map[string]bool{}
 	for range 2 {
@@ -213,7 +241,8 @@ func TestGivesLeasesBack(t *testing.T) {
 func settle(t *testing.T, k *keeper) {
 	t.Helper()
 	waitFor(t, "the connection to be a second old", func() (bool, string) {
-		return time.Since(time.Unix(0, k.watchdog.connected.Load())) > k.watchdog.grace, ""
+		_, since := k.watchdog.connection()
+		return time.Since(since) > k.watchdog.grace, ""
 	})
 }
 
@@ -222,6 +251,78 @@ func (k *keeper) record(t *testing.T, l *lessee, at runlog.Head) {
 	t.Helper()
 	l.player.record(at)
 	waitFor(t, "the index to know the holder", func() (bool, string) { return len(k.feed.current().heldBy(l.id)) > 0, "" })
+}
+
+// TestGraceIsKeptToTheMoment: a worker that is gone is looked at again when the
+// grace is over, however far apart the pings are, and whoever else is mute.
+func TestGraceIsKeptToTheMoment(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.watchdog.interval = 900 * time.Millisecond })
+	frozen, dead, other := newLessee(t, b, "w-frozen"), newLessee(t, b, "w-dead"), newLessee(t, b, "w-other")
+	head, _ := frozen.hold()
+	k.record(t, frozen, head)
+	head, id := dead.hold()
+	k.record(t, dead, head)
+	settle(t, k)
+	if err := frozen.sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := frozen.nc.SubscribeSync(contracts.WorkerSubject(frozen.id))
+	if err == nil {
+		err = frozen.nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Unsubscribe() }()
+	for len(dead.pings) > 0 {
+		<-dead.pings
+	}
+	<-dead.pings
+	pinged := time.Now()
+	dead.nc.Close()
+	if got := string(other.take(10 * time.Second).Data()); got != id {
+		t.Fatalf("work message %s came back, want %s", got, id)
+	}
+	// Missed for the first time an interval after the ping, and for long enough a grace later.
+	if took := time.Since(pinged); took < 1850*time.Millisecond || took > 2400*time.Millisecond {
+		t.Errorf("the lease came back %s after the last ping that was answered, want 1.9 s", took)
+	}
+}
+
+// TestWatchesByTheLastIndex: who held runs when the index was last fed is
+// watched even if nothing feeds it any more.
+func TestWatchesByTheLastIndex(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	l, other := newLessee(t, b, "w-dead"), newLessee(t, b, "w-other")
+	head, id := l.hold()
+	k.record(t, l, head)
+	w := &watchdog{
+		nc: k.nc, log: k.watchdog.log, feed: &feed{}, acting: k.watchdog.acting,
+		interval: pingInterval, grace: takeoverGrace, counters: new(counters), logger: testLogger(t),
+	}
+	w.feed.loaded.Store(k.feed.current())
+	moved, _ := l.hold() // and goes on elsewhere, which that index never learns
+	k.record(t, l, moved)
+	k.stop()
+	moved = l.next(moved, moved.RunID, contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueShutdown}})
+	l.next(moved, moved.RunID, started(other.id, "token"))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	<-l.pings
+	l.nc.Close()
+	if got := string(other.take(10 * time.Second).Data()); got != id {
+		t.Errorf("work message %s came back, want %s", got, id)
+	}
+	other.noWork(time.Second)
 }
 
 // TestFrozenWorker: one that is connected and does not answer gets more time.
