@@ -42,7 +42,7 @@ func TestEnsureTopologyConsumers(t *testing.T) {
 		{contracts.ConsumerSubmit, "ack_wait", true, func(c *jetstream.ConsumerConfig) { c.AckWait = time.Second }},
 		{contracts.ConsumerSubmit, "inactive_threshold", true, func(c *jetstream.ConsumerConfig) { c.InactiveThreshold = time.Hour }},
 		{contracts.ConsumerSubmit, "headers_only", true, func(c *jetstream.ConsumerConfig) { c.HeadersOnly = true }},
-		{contracts.ConsumerSubmit, "backoff", true, func(c *jetstream.ConsumerConfig) { c.BackOff = []time.Duration{5 * time.Second} }},
+		{contracts.ConsumerSubmit, "backoff", true, func(c *jetstream.ConsumerConfig) { c.BackOff = []time.Duration{2 * time.Second} }},
 		{contracts.ConsumerSubmit, "filter_subject", false, func(c *jetstream.ConsumerConfig) { c.FilterSubject = contracts.SubjectAllCancel }},
 		{contracts.ConsumerSchedule, "filter_subject", false, func(c *jetstream.ConsumerConfig) { c.FilterSubject = "" }},
 		{contracts.ConsumerSubmit, "deliver_subject", false, func(c *jetstream.ConsumerConfig) { c.DeliverSubject, c.MaxWaiting = "somewhere", 0 }},

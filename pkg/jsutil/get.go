@@ -25,14 +25,15 @@ type Stored struct {
 }
 
 // GetRequest says which messages of a stream are wanted: the last one on
-// LastFor, or the next ones on NextFor (a filter) at or after Seq, or the last
-// one on each of MultiLast. It is the body of $JS.API.DIRECT.GET and
+// LastFor, or the next ones on NextFor (a filter) at or after Seq or StartTime,
+// or the last one on each of MultiLast. It is the body of $JS.API.DIRECT.GET and
 // $JS.API.STREAM.MSG.GET (nats-server, JSApiMsgGetRequest).
 type GetRequest struct {
-	Seq       uint64   `json:"seq,omitempty"`
-	LastFor   string   `json:"last_by_subj,omitempty"`
-	NextFor   string   `json:"next_by_subj,omitempty"`
-	MultiLast []string `json:"multi_last,omitempty"`
+	Seq       uint64    `json:"seq,omitempty"`
+	StartTime time.Time `json:"start_time,omitzero"`
+	LastFor   string    `json:"last_by_subj,omitempty"`
+	NextFor   string    `json:"next_by_subj,omitempty"`
+	MultiLast []string  `json:"multi_last,omitempty"`
 	// Batch and MaxBytes bound a batch; the broker stops after the message that
 	// passes MaxBytes.
 	Batch    int `json:"batch,omitempty"`

@@ -29,9 +29,12 @@ type Topology struct {
 
 const (
 	// sharedAckWait is how long a message stays with a dispatcher that gives no
-	// answer, which it does within milliseconds. A killed one keeps hundreds
-	// from the others for this long; a message that comes twice does no harm.
-	sharedAckWait = 5 * time.Second
+	// sign of life. A killed one keeps what it had in hand from the others for
+	// this long, submissions that were acknowledged a moment ago among them. A
+	// living one answers within milliseconds, or extends it twice a second; a
+	// pause that is longer than this (of its process, of the network) makes
+	// messages come twice, which costs a look at the log and does no harm.
+	sharedAckWait = 2 * time.Second
 	// maxWaiting is how many pull requests a consumer keeps: every free slot of
 	// every worker may be one. It costs nothing unused, and can't be changed
 	// once the consumer stands; the default, 512, ends at a few large workers.

@@ -26,9 +26,10 @@ const (
 	// refreshTimeout is short because the first refresh holds up the start, and
 	// a request that meets a broker's restart is lost.
 	refreshTimeout = time.Second
-	// listTTL is how old the list of known keys in a refusal may be. A flood of
-	// bad submissions must not become a flood of reads of the whole bucket.
-	listTTL = time.Second
+	// listPause is between two reads of the whole bucket for the sake of a
+	// refusal, which lists what is known at that moment. A flood of bad
+	// submissions shares one read, lest it become a flood of reads.
+	listPause = 50 * time.Millisecond
 	// maxListed bounds the known keys that a refusal lists.
 	maxListed = 20
 )
@@ -38,34 +39,40 @@ type agents struct {
 	js     jetstream.JetStream
 	logger *slog.Logger
 
+	reading sync.Mutex // held by a refresh
+
 	mu    sync.Mutex
 	known map[string]contracts.AgentRecord // replaced or added to, under mu
-	read  time.Time                        // when it was last replaced
+	asked time.Time                        // when the last refresh began
 }
 
 func newAgents(js jetstream.JetStream, logger *slog.Logger) *agents {
 	return &agents{js: js, logger: logger, known: map[string]contracts.AgentRecord{}}
 }
 
-// refresh reads the whole bucket if the copy is older than that. If it cannot,
-// the copy stays as it is.
-func (a *agents) refresh(ctx context.Context, than time.Duration) {
+// refresh reads the whole bucket, unless that was begun since already by
+// another. If it cannot, the copy stays as it is.
+func (a *agents) refresh(ctx context.Context, since time.Time) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	a.mu.Lock()
-	age := time.Since(a.read)
+	asked := a.asked
 	a.mu.Unlock()
-	if age < than {
+	if asked.After(since) {
 		return
 	}
+	pause(ctx, listPause-time.Since(asked))
+	begun := time.Now()
 	known, err := a.readAll(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			a.logger.Warn("registered agents could not be read", "error", err)
-		}
-		return
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.known, a.read = known, time.Now()
+	a.asked = begun
+	switch {
+	case err == nil:
+		a.known = known
+	case ctx.Err() == nil:
+		a.logger.Warn("registered agents could not be read", "error", err)
+	}
 }
 
 func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord, error) {
@@ -130,7 +137,7 @@ func (a *agents) find(ctx context.Context, key string) (contracts.AgentRecord, b
 
 // unknown is the fault of a submission whose agent nobody has ever registered.
 func (a *agents) unknown(ctx context.Context, key string) contracts.Fault {
-	a.refresh(ctx, listTTL)
+	a.refresh(ctx, time.Now())
 	a.mu.Lock()
 	keys := slices.Sorted(maps.Keys(a.known))
 	a.mu.Unlock()

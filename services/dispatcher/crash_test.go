@@ -1,10 +1,15 @@
 package dispatcher
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/jsutil/jstest"
 )
 
@@ -129,6 +134,55 @@ func (b *bench) putWork(t testing.TB, runID string) {
 	if err := b.dispatcher().putWork(t.Context(), last); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What a killed dispatcher had in hand is another one's soon: those who
+// submitted it were told that it is stored.
+func TestInHandOfADeadDispatcher(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	id := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo"})
+	cons, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerSubmit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cons.Next(); err != nil {
+		t.Fatal(err)
+	}
+	taken := time.Now()
+	b.start(t, Config{})
+	b.checkQueued(t, id)
+	if took := time.Since(taken); took > 3500*time.Millisecond {
+		t.Errorf("it was queued after %s", took)
+	}
+}
+
+// What a living dispatcher has in hand stays there, however long it takes.
+func TestInHandOfASlowDispatcher(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.submit(t, contracts.Submission{AgentKey: "echo"})
+	cons, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerSubmit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := b.dispatcher()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { d.held.keep(ctx) })
+	wg.Go(func() {
+		d.take(ctx, contracts.StreamInbox, contracts.ConsumerSubmit, func(m *jsutil.Delivery) {
+			// Another one waits for it for longer than the AckWait.
+			_, err := cons.Next(jetstream.FetchMaxWait(4 * time.Second))
+			if info, infoErr := cons.Info(ctx); err == nil || infoErr != nil || info.NumRedelivered > 0 {
+				t.Errorf("delivered again: %v, %v, %+v", err, infoErr, info)
+			}
+			d.finish(m, "", nil)
+			cancel()
+		})
+	})
+	wg.Wait()
+	b.waitEmpty(t)
 }
 
 // Redelivered in earnest: a dispatcher ends with its messages unanswered.

@@ -33,14 +33,11 @@ type Config struct {
 }
 
 const (
-	// inFlight bounds, for each consumer, the messages that are held here
-	// unhandled, and those that are handled beside one another. More would only
-	// wait longer for their turn, while their AckWait runs.
+	// inFlight bounds, for each consumer, the messages that are handled beside
+	// one another. More would only wait longer for their turn.
 	inFlight = 256
 	// stepTimeout bounds the handling of one message. It leaves runlog the time
-	// to find out what became of an append whose ack was lost. The message is
-	// delivered again meanwhile, to somebody who finds it half done or waits
-	// for the same broker; that does no harm.
+	// to find out what became of an append whose ack was lost.
 	stepTimeout = 15 * time.Second
 	// drainTimeout is how long what is under way may go on once Run is told to end.
 	drainTimeout = 5 * time.Second
@@ -73,6 +70,7 @@ type Dispatcher struct {
 	log    *runlog.Log
 	agents *agents
 	logger *slog.Logger
+	held   held
 	// suspected says that a stream or consumer may be missing. Whoever meets an
 	// error that can come from that sets it: a publish to a stream that is gone
 	// looks just like one to a broker without a leader.
@@ -114,7 +112,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer cancel(errDrained)
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { cancel(errDrained) }) })()
 
-	var wg sync.WaitGroup
+	var wg, holding sync.WaitGroup
+	inHand, letGo := context.WithCancel(work)
+	holding.Go(func() { d.held.keep(inHand) })
 	wg.Go(func() { d.tend(ctx) })
 	wg.Go(func() { d.takeSubmissions(ctx, work) })
 	// Commands have a consumer of their own, so that a backlog of submissions
@@ -122,6 +122,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamInbox, contracts.ConsumerCommands) })
 	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamSchedule, contracts.ConsumerSchedule) })
 	wg.Wait()
+	letGo()
+	holding.Wait()
 
 	// The last acks are to be on their way, for the caller may close the connection.
 	if d.nc.IsConnected() {
@@ -143,7 +145,7 @@ func (d *Dispatcher) prepare(ctx context.Context) error {
 	}
 	// Known agents from the first message on, so that the first submissions
 	// need not leave the fast lane, which alone keeps the order. Failing is no harm.
-	d.agents.refresh(ctx, 0)
+	d.agents.refresh(ctx, time.Now())
 	return nil
 }
 
@@ -161,7 +163,7 @@ func (d *Dispatcher) tend(ctx context.Context) {
 			}
 			cancel()
 		}
-		d.agents.refresh(ctx, agentsTTL)
+		d.agents.refresh(ctx, time.Now().Add(-agentsTTL))
 	}
 }
 

@@ -80,6 +80,7 @@ func backoff(delivered uint64, most time.Duration) time.Duration {
 // message is logged.
 func (d *Dispatcher) finish(m *jsutil.Delivery, runID string, err error) {
 	act, delay := dispose(err, m.Delivered)
+	d.held.remove(m)
 	var answer error
 	switch act {
 	case actAck:

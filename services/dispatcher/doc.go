@@ -8,12 +8,14 @@
 //
 //   - dispatcher.go is the service: its configuration, Run, and what it tends
 //     meanwhile. intake.go takes messages from a consumer and bounds how many
-//     are handled beside one another.
+//     are handled beside one another; held.go keeps what is in hand from being
+//     delivered again.
 //   - submit.go is the fast lane of submissions, in order and pipelined;
 //     admit.go is everything that is not plain about one, refusals included,
 //     off the fast lane. agents.go knows the registered agents, claim.go holds
 //     idempotency keys.
-//   - commands.go reads commands, cancel.go and redrive.go carry them out.
+//   - commands.go reads commands and keeps those about one run in order,
+//     cancel.go and redrive.go carry them out.
 //   - schedule.go goes on with a run that has not begun, from what its log
 //     shows: it keeps it until its not_before, queues it, and gives it up if
 //     it is not begun in time.

@@ -16,6 +16,11 @@ const (
 	// unnoticed after a leader change (JETSTREAM.md "Costs").
 	pullExpiry    = 5 * time.Second
 	pullHeartbeat = time.Second
+	// prefetch bounds, for each consumer, the messages that lie here untaken, and
+	// that nothing keeps from being delivered again when their AckWait is over: a
+	// broker that takes no more than 32 a second still has them handled in time.
+	// More than this gains some 2 % (JETSTREAM.md "Costs").
+	prefetch = 64
 	// retakePause is between two tries to take from a consumer.
 	retakePause = 250 * time.Millisecond
 )
@@ -40,7 +45,7 @@ func (d *Dispatcher) takeWhile(ctx context.Context, stream, consumer string, han
 	if err != nil {
 		return translate("look up the consumer", err)
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxMessages(inFlight),
+	msgs, err := cons.Messages(jetstream.PullMaxMessages(prefetch),
 		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return translate("take messages", err)
@@ -62,6 +67,7 @@ func (d *Dispatcher) takeWhile(ctx context.Context, stream, consumer string, han
 		if err != nil {
 			return err
 		}
+		d.held.add(del)
 		if ctx.Err() != nil {
 			d.finish(del, "", fmt.Errorf("not taken up: %w", errDrained))
 			continue
