@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -43,6 +44,21 @@ func (l *Log) Scan(ctx context.Context, runID string, from uint64) iter.Seq2[Ent
 			}
 		}
 	}
+}
+
+// SequenceSince returns the sequence of the first event that was stored in the
+// log of a run at the time or later, by the broker's clock, as the stream's
+// leader sees it. jsutil.ErrNotFound: none was.
+func (l *Log) SequenceSince(ctx context.Context, runID string, t time.Time) (uint64, error) {
+	if err := contracts.CheckRunID(runID); err != nil {
+		return 0, fmt.Errorf("find an event by its time: run id %w", err)
+	}
+	m, err := jsutil.GetFromLeader(ctx, l.nc, contracts.StreamLog,
+		jsutil.GetRequest{StartTime: t.UTC(), NextFor: contracts.EventsSubject(runID)})
+	if err != nil {
+		return 0, fmt.Errorf("find the first event of run %s since %s: %w", runID, t.UTC().Format(time.RFC3339), err)
+	}
+	return m.Sequence, nil
 }
 
 // Decode reads an event that a consumer of RUNS_LOG delivered. The error wraps

@@ -2,8 +2,10 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -11,23 +13,84 @@ import (
 
 // takeCommands takes what is asked about runs that exist, until ctx ends, and
 // returns when all that it took is answered: cancels and redrives, or the
-// broker's word that a run is due. Their handling has the context work. Two
-// commands about one run are carried out in any order.
+// broker's word that a run is due. Their handling has the context work.
 func (d *Dispatcher) takeCommands(ctx, work context.Context, stream, consumer string) {
-	l := newLane()
+	l, t := newLane(), &turns{waiting: make(map[string][]*jsutil.Delivery)}
 	d.take(ctx, stream, consumer, func(m *jsutil.Delivery) {
 		runID, err := contracts.RunIDOfSubject(m.Subject)
-		d.aside(work, l, m, runID, func(ctx context.Context) error {
-			if err != nil {
-				return fmt.Errorf("%w: %w", errMalformed, err)
-			}
-			return d.carryOut(ctx, m, runID)
-		})
+		if err != nil {
+			d.finish(m, "", fmt.Errorf("%w: %w", errMalformed, err))
+			return
+		}
+		first, err := t.enter(runID, m)
+		if err != nil {
+			d.finish(m, runID, err)
+		}
+		if first {
+			l.run(func() {
+				for done := uint64(0); m != nil; m = t.next(runID) {
+					done = d.turn(work, m, runID, done)
+				}
+			})
+		}
 	})
 	l.wg.Wait()
 }
 
-func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID string) error {
+// turns has the messages about one run handled one after the other, in the
+// order of their coming, in one place of a lane. Runs do not wait for one another.
+type turns struct {
+	mu      sync.Mutex
+	waiting map[string][]*jsutil.Delivery // by each run of which one is handled
+	n       int                           // how many wait, at most inFlight
+}
+
+// enter reports whether m is to be handled now. If not, it waits for its turn,
+// or the error says that it has to come again.
+func (t *turns) enter(runID string, m *jsutil.Delivery) (first bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	behind, busy := t.waiting[runID]
+	switch {
+	case !busy:
+		t.waiting[runID] = nil
+		return true, nil
+	case t.n == inFlight:
+		return false, notYet{delay: backoff(m.Delivered, submitWait), reason: "too many wait for their turn"}
+	}
+	t.n++
+	t.waiting[runID] = append(behind, m)
+	return false, nil
+}
+
+// next returns who comes after the one that was handled, nil if nobody does.
+func (t *turns) next(runID string) *jsutil.Delivery {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	behind := t.waiting[runID]
+	if len(behind) == 0 {
+		delete(t.waiting, runID)
+		return nil
+	}
+	t.n--
+	t.waiting[runID] = behind[1:]
+	return behind[0]
+}
+
+// turn handles m, in bounded time, and answers it. All about its run up to the
+// sequence done is done with; it returns up to which that is so now.
+func (d *Dispatcher) turn(ctx context.Context, m *jsutil.Delivery, runID string, done uint64) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	err := d.carryOut(ctx, m, runID, done)
+	d.finish(m, runID, err)
+	if err != nil {
+		return done
+	}
+	return max(done, m.Sequence)
+}
+
+func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID string, done uint64) error {
 	if m.Subject == contracts.ScheduleDueSubject(runID) {
 		return d.due(ctx, m, runID)
 	}
@@ -35,13 +98,35 @@ func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID str
 	if strings.HasSuffix(m.Subject, ".cancel") {
 		var cmd contracts.CancelCommand
 		if cmd, faults = contracts.DecodeCancel(m.Data); len(faults) == 0 {
+			if err := d.after(ctx, contracts.RedriveSubject(runID), m, done); err != nil {
+				return err
+			}
 			return d.cancel(ctx, m, runID, cmd)
 		}
 	} else {
 		var cmd contracts.RedriveCommand
 		if cmd, faults = contracts.DecodeRedrive(m.Data); len(faults) == 0 {
+			if err := d.after(ctx, contracts.CancelSubject(runID), m, done); err != nil {
+				return err
+			}
 			return d.redrive(ctx, m, runID, cmd)
 		}
 	}
 	return fmt.Errorf("%w: %w", errMalformed, faults)
+}
+
+// after puts m off while a command of the other kind, sent before it and about
+// the same run, is not done with: it may be in another dispatcher's hands, or
+// have to come again. The inbox shows it, for a command leaves it when it is
+// acked. (Of what was acked here a moment ago, which is below done, the broker
+// may not know yet.) Among commands of one kind the order makes no difference.
+func (d *Dispatcher) after(ctx context.Context, others string, m *jsutil.Delivery, done uint64) error {
+	oldest, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamInbox, jsutil.GetRequest{Seq: done + 1, NextFor: others})
+	switch {
+	case errors.Is(err, jsutil.ErrNotFound):
+		return nil
+	case err == nil && oldest.Sequence < m.Sequence:
+		return notYet{delay: backoff(m.Delivered, submitWait), reason: "an older command about the run is not done"}
+	}
+	return err
 }

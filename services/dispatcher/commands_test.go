@@ -3,11 +3,13 @@ package dispatcher
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil/jstest"
@@ -227,6 +229,102 @@ func TestCancelOfAnUnknownRun(t *testing.T) {
 	b.waitHistory(t, unknown, "")
 }
 
+// A cancel that was sent after a redrive ends the round that the redrive starts,
+// and the other way about, also if the first was in the hands of a dispatcher
+// that died and so comes back after the second.
+func TestCommandsAboutOneRunKeepTheirOrder(t *testing.T) {
+	for _, c := range []struct {
+		first, second string
+		before        []contracts.Draft
+		want          string
+	}{
+		{"redrive", "cancel", []contracts.Draft{startedDraft("w-1"), failedDraft},
+			"run.queued run.started run.failed run.requeued run.cancelled"},
+		{"cancel", "redrive", nil, "run.queued run.cancelled run.requeued"},
+	} {
+		for _, dead := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, %s, dead %t", c.first, c.second, dead), func(t *testing.T) {
+				b := newBench(t, jstest.Start(t))
+				id, other := b.newRun(t), b.newRun(t)
+				b.append(t, id, c.before...)
+				b.publish(t, "runs."+id+"."+c.first, "")
+				if dead {
+					b.takeCommand(t)
+				}
+				b.publish(t, "runs."+id+"."+c.second, "")
+				b.cancel(t, other, "")
+				b.start(t, Config{})
+				b.waitHistory(t, other, "run.queued run.cancelled")
+				if dead && b.count(t, contracts.StreamInbox) < 2 {
+					t.Error("a command of another run waited")
+				}
+				b.waitEmpty(t)
+				b.waitHistory(t, id, c.want)
+			})
+		}
+	}
+}
+
+// A redrive of a run that is being cancelled waits for the end that it asks to go on from.
+func TestRedriveWhileCancelling(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.append(t, id, startedDraft("w-1"))
+	b.cancel(t, id, "")
+	b.publish(t, contracts.RedriveSubject(id), "")
+	b.start(t, Config{})
+	b.waitHistory(t, id, "run.queued run.started run.cancel_requested")
+	waitFor(t, "the redrive to have been looked at", func() bool {
+		s, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerCommands)
+		return err == nil && s.CachedInfo().NumRedelivered > 0 || b.count(t, contracts.StreamInbox) == 0
+	})
+	b.append(t, id, contracts.Draft{Type: contracts.TypeCancelled})
+	b.waitHistory(t, id, "run.queued run.started run.cancel_requested run.cancelled run.requeued")
+	b.waitEmpty(t)
+}
+
+// A thousand commands about one run are all carried out, and hold up no other.
+func TestManyCommandsAboutOneRun(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id, other := b.newRun(t), b.newRun(t)
+	for range 500 {
+		b.cancel(t, id, "")
+	}
+	for range 500 {
+		b.publish(t, contracts.RedriveSubject(id), "")
+	}
+	b.cancel(t, other, "")
+	b.start(t, Config{})
+	b.waitHistory(t, other, "run.queued run.cancelled")
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.queued run.cancelled run.requeued")
+}
+
+// The log of a run may be long: whether a redrive was carried out already is
+// seen from what came since it was sent.
+func TestRedriveReadsOnlyWhatCameSince(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.append(t, id, startedDraft("w-1"), failedDraft)
+	last := must(b.log.LastFromLeader(t.Context(), id))
+	reads := 0
+	sub, err := b.Connect(t).Subscribe("$JS.API.DIRECT.GET."+contracts.StreamLog, func(*nats.Msg) { reads++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := b.dispatcher().redrivenBy(t.Context(), last, time.Now().Add(2*clockSkew), "x")
+	if done || err != nil {
+		t.Errorf("redriven %t, %v", done, err)
+	}
+	if err := sub.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the subscription to have drained", func() bool { return !sub.IsValid() })
+	if reads != 0 {
+		t.Errorf("the log was read %d times", reads)
+	}
+}
+
 func TestBadCommands(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	id := b.newRun(t)
@@ -311,8 +409,8 @@ func TestRedriveDeliveredAgain(t *testing.T) {
 	}
 }
 
-// takeCommandAndNak makes the next delivery of a command a later one.
-func (b *bench) takeCommandAndNak(t testing.TB) {
+// takeCommand takes a command as a dispatcher does that is killed with it in hand.
+func (b *bench) takeCommand(t testing.TB) jetstream.Msg {
 	t.Helper()
 	cons, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerCommands)
 	if err != nil {
@@ -322,7 +420,13 @@ func (b *bench) takeCommandAndNak(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Nak(); err != nil {
+	return m
+}
+
+// takeCommandAndNak makes the next delivery of a command a later one.
+func (b *bench) takeCommandAndNak(t testing.TB) {
+	t.Helper()
+	if err := b.takeCommand(t).Nak(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -374,7 +478,9 @@ func TestHeadOfAForeignWorker(t *testing.T) {
 				Payload: json.RawMessage(`{"reason":"redrive"}`), Position: contracts.Position{Status: status}}
 			b.publish(t, contracts.LogSubject(id), string(must(contracts.Encode(bare))))
 			b.cancel(t, id, "")
-			b.publish(t, contracts.RedriveSubject(id), "")
+			if status != contracts.StatusRunning { // else it would wait for the end that the cancel asks for
+				b.publish(t, contracts.RedriveSubject(id), "")
+			}
 			b.cancel(t, other, "")
 			b.start(t, Config{})
 			b.waitEmpty(t)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -25,6 +26,10 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	if err != nil {
 		return err
 	}
+	if last.Status == contracts.StatusCancelling {
+		// Whoever cancels a run and redrives it wants both, and the first takes a moment.
+		return notYet{delay: backoff(m.Delivered, maxOddDelay), reason: "run is being cancelled"}
+	}
 	_, waiting := redriveOf(last)
 	if !waiting && !last.Status.Redrivable() {
 		d.logger.Warn("run cannot be redriven, the command is dropped", "run_id", runID, "status", last.Status)
@@ -40,7 +45,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	}
 	// No two commands have the same, and each has it at every delivery.
 	id := contracts.RunIDFromInbox(m.Sequence, m.Stored)
-	if done, err := d.redrivenBy(ctx, runID, id); err != nil || done {
+	if done, err := d.redrivenBy(ctx, last, m.Stored, id); err != nil || done {
 		return err
 	}
 	last, err = d.append(ctx, last.Head(), runID, contracts.Draft{
@@ -65,17 +70,34 @@ func redriveOf(e runlog.Entry) (commandID string, ok bool) {
 	return p.CommandID, ok && p.Reason == contracts.RequeueRedrive
 }
 
-// redrivenBy reports whether a command has started a round of the run already.
-// It reads the whole log: the delivery count would not tell a first delivery
-// from a later one, for a broker that was killed counts anew.
-func (d *Dispatcher) redrivenBy(ctx context.Context, runID, commandID string) (bool, error) {
-	for e, err := range d.log.Scan(ctx, runID, 0) {
+// clockSkew is more than the clocks of two servers of the broker differ by. One
+// gives a command its time, another one the events that follow from it.
+const clockSkew = time.Minute
+
+// redrivenBy reports whether a command that was stored at some time has started
+// a round of the run, whose log ends with last, already. It reads what came
+// into the log since, be the whole as long as it may. (The delivery count would not tell a first
+// delivery from a later one, for a broker that was killed counts anew.)
+func (d *Dispatcher) redrivenBy(ctx context.Context, last runlog.Entry, stored time.Time, commandID string) (bool, error) {
+	from, err := d.log.SequenceSince(ctx, last.RunID, stored.Add(-clockSkew))
+	if errors.Is(err, jsutil.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	seen := uint64(0)
+	for e, err := range d.log.Scan(ctx, last.RunID, from) {
 		if err != nil && !errors.Is(err, runlog.ErrMalformed) {
 			return false, fmt.Errorf("look for an earlier redrive: %w", err)
 		}
 		if id, ok := redriveOf(e); ok && id == commandID {
 			return true, nil
 		}
+		seen = e.Sequence
+	}
+	if seen < last.Sequence {
+		return false, fmt.Errorf("look for an earlier redrive: %w: a replica lags", jsutil.ErrUnavailable)
 	}
 	return false, nil
 }

@@ -32,6 +32,8 @@ const (
 	// which a new one is put. It is longer than the broker's clock may be ahead:
 	// a schedule that fires at once would be put again and again.
 	leastReschedule = time.Hour
+	// maxRestore bounds the wait before work that was made again is made again once more.
+	maxRestore = time.Minute
 	// mostSchedule is the longest wait that the broker is given at once: it
 	// counts nanoseconds in 64 bits, and a not_before may be in the year 9999.
 	mostSchedule = 365 * 24 * time.Hour
@@ -127,6 +129,10 @@ func (d *Dispatcher) due(ctx context.Context, m *jsutil.Delivery, runID string) 
 		return err
 	}
 	if string(m.Data) == contracts.RequeueWorkLost && (last.Status == contracts.StatusPending || last.Status.Held()) {
+		if p, ok := requeuedOf(last); ok && p.Reason == contracts.RequeueWorkLost && m.Delivered == 1 {
+			// Made again once, and gone again: whatever takes it away is to be fed ever more slowly.
+			return notYet{delay: min(max(time.Since(last.Time), time.Second), maxRestore), reason: "work was lost before"}
+		}
 		return d.restore(ctx, last)
 	}
 	return d.advance(ctx, last, leastReschedule)

@@ -148,3 +148,28 @@ func TestWorkLost(t *testing.T) {
 		b.remove(t, b.work(t, pending).Sequence) // lost again: the log does not grow
 	}
 }
+
+// Something takes the work of a run away each time it is made: it is made again
+// ever more slowly, not as often as somebody misses it.
+func TestWorkLostAgainAndAgain(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := contracts.NewRunID()
+	b.append(t, id, queuedDraft(full(id)))
+	d := b.dispatcher()
+	missed := &jsutil.Delivery{Data: []byte(contracts.RequeueWorkLost), Delivered: 1}
+	if err := d.due(t.Context(), missed, id); err != nil || b.work(t, id) == nil {
+		t.Fatalf("lost once: %v, work %v", err, b.work(t, id))
+	}
+	b.remove(t, b.work(t, id).Sequence)
+	var later notYet
+	if err := d.due(t.Context(), missed, id); !errors.As(err, &later) || later.delay < time.Second || later.delay > maxRestore || b.work(t, id) != nil {
+		t.Errorf("lost twice: %v, work %v", err, b.work(t, id))
+	}
+	missed.Delivered = 2 // that has been waited for
+	if err := d.due(t.Context(), missed, id); err != nil || b.work(t, id) == nil {
+		t.Errorf("after the wait: %v, work %v", err, b.work(t, id))
+	}
+	if have := types(b.history(t, id)); have != "run.queued run.requeued" {
+		t.Errorf("the log is %s", have)
+	}
+}
