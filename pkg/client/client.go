@@ -45,6 +45,8 @@ const (
 	// ackTimeout bounds the wait for one acknowledgement. A broker that changes
 	// its leader takes up to 6 s.
 	ackTimeout = 10 * time.Second
+	// lookTimeout bounds the look at the run that an idempotency key stands for.
+	lookTimeout = 500 * time.Millisecond
 	// apiTimeout bounds one request to statekeeper.
 	apiTimeout = 10 * time.Second
 	// sweepTimeout bounds a sweep, which reads every run.

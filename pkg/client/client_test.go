@@ -302,3 +302,40 @@ func TestSubmitAllOutwaitsTheBroker(t *testing.T) {
 		}
 	}
 }
+
+// A key whose run was rejected is free for a corrected submission, which is a
+// run with another id; a key whose run was not is that run.
+func TestSubmitUnderTheKeyOfARejectedRun(t *testing.T) {
+	c, b := newClient(t)
+	ctx := soon(t)
+	submission := contracts.Submission{AgentKey: "echo", IdempotencyKey: "k"}
+	submit := func() string {
+		t.Helper()
+		id, err := c.Submit(ctx, submission)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.SubmitAsync(ctx, submission)
+		if err != nil || r.RunID != id || r.Wait(ctx) != nil {
+			t.Errorf("SubmitAsync: %+v, %v; Submit: %s", r, err, id)
+		}
+		for all, err := range c.SubmitAll(ctx, slices.Values([]contracts.Submission{submission})) {
+			if err != nil || all != id {
+				t.Errorf("SubmitAll: %s, %v; Submit: %s", all, err, id)
+			}
+		}
+		return id
+	}
+	id := contracts.RunIDFromKey("k")
+	for range 3 {
+		if have := submit(); have != id {
+			t.Fatalf("run id is %s, want %s", have, id)
+		}
+		newScript(t, b, id).append(contracts.Draft{Type: contracts.TypeRejected, Payload: contracts.Rejected{}})
+		id = contracts.RunIDAfter(id, "k")
+	}
+	newScript(t, b, id).append(queued())
+	if have := submit(); have != id {
+		t.Errorf("run id is %s, want that of the run that was not rejected, %s", have, id)
+	}
+}

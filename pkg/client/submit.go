@@ -14,13 +14,14 @@ import (
 // Submit asks for a run and returns its id as soon as the broker has stored
 // the request durably. A submission without a run id gets a fresh one, or the
 // one that its idempotency key stands for. Submitting again what was submitted
-// before, by run id or by key, makes no second run.
+// before, by run id or by key, makes no second run; but a key whose run was
+// rejected is free for a corrected submission, which becomes a run with another id.
 //
 // What is plainly wrong with s is returned as contracts.Faults before anything
 // is sent. What only the dispatcher can tell (an agent nobody has registered, a
 // key that belongs to another run) becomes a rejected run: see Wait.
 func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID string, err error) {
-	s, data, err := prepare(s)
+	s, data, err := c.prepare(ctx, s)
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +63,7 @@ func (r *Receipt) Wait(ctx context.Context) error {
 // Receipt's Wait returns nil. It blocks only while too many submissions of this
 // Client are under way.
 func (c *Client) SubmitAsync(ctx context.Context, s contracts.Submission) (*Receipt, error) {
-	s, data, err := prepare(s)
+	s, data, err := c.prepare(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -87,13 +88,13 @@ func (c *Client) publish(ctx context.Context, runID string, data []byte) (*Recei
 }
 
 // prepare fills in the run id and checks and encodes the submission.
-func prepare(s contracts.Submission) (contracts.Submission, []byte, error) {
-	if s.RunID == "" {
-		if s.IdempotencyKey != "" {
-			s.RunID = contracts.RunIDFromKey(s.IdempotencyKey)
-		} else {
-			s.RunID = contracts.NewRunID()
-		}
+func (c *Client) prepare(ctx context.Context, s contracts.Submission) (contracts.Submission, []byte, error) {
+	switch {
+	case s.RunID != "":
+	case s.IdempotencyKey != "" && len(s.IdempotencyKey) <= contracts.MaxIdempotencyKey:
+		s.RunID = c.runIDOf(ctx, s.IdempotencyKey)
+	default:
+		s.RunID = contracts.NewRunID()
 	}
 	if faults := s.Check(); len(faults) > 0 {
 		return s, nil, fmt.Errorf("submission: %w", faults)
@@ -108,4 +109,17 @@ func prepare(s contracts.Submission) (contracts.Submission, []byte, error) {
 		}})
 	}
 	return s, data, nil
+}
+
+// runIDOf returns the run id that an idempotency key stands for: the first of
+// those that come from the key whose run was not rejected. Where that can't be
+// seen (a broker that is away, a user who may not read) it is the very first.
+func (c *Client) runIDOf(ctx context.Context, key string) string {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	for id := contracts.RunIDFromKey(key); ; id = contracts.RunIDAfter(id, key) {
+		if e, err := c.log.Last(ctx, id); err != nil || e.Type != contracts.TypeRejected {
+			return id
+		}
+	}
 }

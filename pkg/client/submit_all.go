@@ -38,7 +38,7 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 		}
 		for s := range submissions {
 			u := &underWay{}
-			if s, u.data, u.err = prepare(s); u.err == nil {
+			if s, u.data, u.err = c.prepare(ctx, s); u.err == nil {
 				u.runID = s.RunID
 				u.receipt, u.err = c.publish(ctx, u.runID, u.data)
 			}

@@ -85,6 +85,13 @@ func NewWorkerID() string { return "w-" + uuid.NewString()[:18] }
 // submission names none: UUIDv5 of the key. The same key is the same run.
 func RunIDFromKey(key string) string { return uuid.NewSHA1(keyNamespace, []byte(key)).String() }
 
+// RunIDAfter returns the run id that an idempotency key stands for once the
+// run that it stood for was rejected: UUIDv5 of the key in the namespace of that
+// run's id. Who corrects a submission need not think of another key.
+func RunIDAfter(rejected, key string) string {
+	return uuid.NewSHA1(uuid.MustParse(rejected), []byte(key)).String()
+}
+
 // RunIDFromInbox returns the run id of a submission with neither run_id nor
 // idempotency key, from the place it was stored at, so that a redelivered
 // submission makes the same run. The time is hashed in beside the sequence

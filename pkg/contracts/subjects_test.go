@@ -155,11 +155,12 @@ func TestFreshIDs(t *testing.T) {
 func TestDerivedIDsArePinned(t *testing.T) {
 	stored := time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 	for got, want := range map[string]string{
-		RunIDFromKey("order-77"):         "ffbf231c-57d1-570e-a2ed-944cf8dbe539",
-		RunIDFromKey("Größe"):            "b80963ba-e705-5658-9921-58090693d08f",
-		RunIDFromInbox(1, stored):        "01a202b2-c57b-7420-a72f-0b28960c733d",
-		RunIDFromInbox(2, stored):        "01a202b2-c57b-7d77-b11d-f700761a9ad6",
-		RunIDFromInbox(1, stored.Add(1)): "01a202b2-c57b-7392-a476-dc86ad7f748e",
+		RunIDFromKey("order-77"): "ffbf231c-57d1-570e-a2ed-944cf8dbe539",
+		RunIDFromKey("Größe"):    "b80963ba-e705-5658-9921-58090693d08f",
+		RunIDAfter("ffbf231c-57d1-570e-a2ed-944cf8dbe539", "order-77"): "c5bdaeb0-1fec-5d04-b59d-d8e182b370b8",
+		RunIDFromInbox(1, stored):                                      "01a202b2-c57b-7420-a72f-0b28960c733d",
+		RunIDFromInbox(2, stored):                                      "01a202b2-c57b-7d77-b11d-f700761a9ad6",
+		RunIDFromInbox(1, stored.Add(1)):                               "01a202b2-c57b-7392-a476-dc86ad7f748e",
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)

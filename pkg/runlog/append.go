@@ -40,13 +40,9 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 	if err := checkOn(at, e); err != nil {
 		return nil, err
 	}
-	data, err := contracts.Encode(e)
+	data, err := l.encode(e)
 	if err != nil {
-		return nil, fmt.Errorf("append %s to run %s: encode: %w", e.Type, e.RunID, err)
-	}
-	if limit := l.nc.MaxPayload(); limit > 0 && int64(len(data)+headerRoom) > limit {
-		return nil, fmt.Errorf("append %s to run %s: %w: %d bytes and up to %d of headers, max_payload is %d",
-			e.Type, e.RunID, ErrTooLarge, len(data), headerRoom, limit)
+		return nil, err
 	}
 	p := &Pending{log: l, at: at, head: Head{Head: e.Head()}, kind: e.Type}
 	p.msg = nats.Msg{
@@ -64,6 +60,25 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 		return nil, p.failed(jsutil.Translate(err))
 	}
 	return p, nil
+}
+
+// Fits returns the error that an append of e would have for its size or form,
+// nil or ErrTooLarge for those who have checked the latter.
+func (l *Log) Fits(e contracts.Event) error {
+	_, err := l.encode(e)
+	return err
+}
+
+func (l *Log) encode(e contracts.Event) ([]byte, error) {
+	data, err := contracts.Encode(e)
+	if err != nil {
+		return nil, fmt.Errorf("append %s to run %s: encode: %w", e.Type, e.RunID, err)
+	}
+	if limit := l.nc.MaxPayload(); limit > 0 && int64(len(data)+headerRoom) > limit {
+		return nil, fmt.Errorf("append %s to run %s: %w: %d bytes and up to %d of headers, max_payload is %d",
+			e.Type, e.RunID, ErrTooLarge, len(data), headerRoom, limit)
+	}
+	return data, nil
 }
 
 // checkOn refuses an event that cannot stand on top of at. Whether its type

@@ -2,7 +2,9 @@ package dispatcher
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"longhaul/pkg/contracts"
@@ -22,13 +24,7 @@ func (s *submitter) admit(ctx context.Context, it *item, faults contracts.Faults
 	if err != nil {
 		return err
 	}
-	draft := firstDraft(it, faults)
-	first, err := s.append(ctx, runlog.Head{}, it.sub.RunID, draft)
-	if errors.Is(err, runlog.ErrTooLarge) {
-		faults = contracts.Faults{{Message: "is too large for the broker once it is encoded as an event"}}
-		draft = firstDraft(it, faults)
-		first, err = s.append(ctx, runlog.Head{}, it.sub.RunID, draft)
-	}
+	first, err := s.append(ctx, runlog.Head{}, it.sub.RunID, firstDraft(it, faults))
 	switch {
 	case errors.Is(err, jsutil.ErrConflict):
 		if len(faults) > 0 {
@@ -58,8 +54,21 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 		}
 		complete(&it.sub, rec, s.cfg.MaxTimeout)
 	}
+	if len(faults) > 0 {
+		return faults, nil
+	}
+	if it.derived {
+		if err := s.passRejected(ctx, it); err != nil {
+			return nil, err
+		}
+	}
+	if event, err := contracts.Next(contracts.Head{}, it.sub.RunID, firstDraft(it, nil), time.Now()); err != nil {
+		return nil, fmt.Errorf("draft the first event: %w", err)
+	} else if err := s.log.Fits(event); errors.Is(err, runlog.ErrTooLarge) {
+		return contracts.Faults{{Message: "is too large for the broker once it is encoded as an event"}}, nil
+	}
 	// Claimed last, so that no refused run holds a key.
-	if key := it.sub.IdempotencyKey; key != "" && len(faults) == 0 {
+	if key := it.sub.IdempotencyKey; key != "" {
 		holder, err := s.claim(ctx, key, it.sub.RunID)
 		if err != nil {
 			return nil, err
@@ -69,6 +78,24 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 		}
 	}
 	return faults, nil
+}
+
+// passRejected gives a submission whose run id comes from its idempotency key
+// the next one that the key stands for, if an earlier submission was rejected
+// under it: that one is to be followed there, and this one may be the corrected
+// one. Delivered again after its own rejection it stays where it is.
+func (s *submitter) passRejected(ctx context.Context, it *item) error {
+	for {
+		last, err := s.log.LastFromLeader(ctx, it.sub.RunID)
+		if errors.Is(err, jsutil.ErrNotFound) {
+			return nil
+		}
+		var p contracts.Rejected
+		if err != nil || last.Type != contracts.TypeRejected || json.Unmarshal(last.Payload, &p) == nil && p.SubmittedAt.Equal(it.Stored) {
+			return err
+		}
+		it.sub.RunID = contracts.RunIDAfter(it.sub.RunID, it.sub.IdempotencyKey)
+	}
 }
 
 // firstDraft is the first event of the submission's run.

@@ -29,8 +29,19 @@ func (d *Dispatcher) claim(ctx context.Context, key, runID string) (holder strin
 		return "", fmt.Errorf("look up an idempotency key: %w", err)
 	case deleted(entry):
 		return runID, put(entry.Sequence)
+	case string(entry.Data) == runID:
+		return runID, nil
 	}
-	return string(entry.Data), nil
+	holder = string(entry.Data)
+	last, err := d.log.LastFromLeader(ctx, holder)
+	switch {
+	case err == nil && last.Type == contracts.TypeRejected:
+		// When it claimed the key nothing spoke against it, and then something did.
+		return runID, put(entry.Sequence)
+	case err != nil && !errors.Is(err, jsutil.ErrNotFound):
+		return "", err
+	}
+	return holder, nil
 }
 
 // deleted reports whether m is a bucket's mark of a deleted key. Nothing else

@@ -28,6 +28,7 @@ type submitter struct {
 type item struct {
 	*jsutil.Delivery
 	sub      contracts.Submission // after read always with a valid run id
+	derived  bool                 // it comes from the idempotency key
 	appended *runlog.Pending
 	sent     time.Time // when it was
 }
@@ -82,7 +83,7 @@ func (it *item) read(longest time.Duration) contracts.Faults {
 	switch {
 	case sub.RunID != "":
 	case sub.IdempotencyKey != "":
-		sub.RunID = contracts.RunIDFromKey(sub.IdempotencyKey)
+		sub.RunID, it.derived = contracts.RunIDFromKey(sub.IdempotencyKey), true
 	default:
 		sub.RunID = contracts.RunIDFromInbox(it.Sequence, it.Stored)
 	}

@@ -209,11 +209,79 @@ func TestGarbageAboutAnExistingRun(t *testing.T) {
 func TestTooLargeForTheLog(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	it := &item{Delivery: &jsutil.Delivery{Stored: time.Now()}, sub: full(contracts.NewRunID())}
+	it.sub.IdempotencyKey = "k"
 	it.sub.Input.Params = json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
 	if err := newSubmitter(b.dispatcher()).admit(t.Context(), it, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.checkRejected(t, it.sub.RunID)
+	// It holds no key: what was made smaller takes it.
+	if m, err := b.last(t, contracts.StreamRuns, contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey("k"))); err == nil {
+		t.Errorf("the key is held by run %s", m.Data)
+	}
+	smaller := full(contracts.NewRunID())
+	smaller.IdempotencyKey = "k"
+	b.submit(t, smaller)
+	b.start(t, Config{AcceptUnknownAgents: true})
+	b.checkQueued(t, smaller.RunID)
+}
+
+// A rejected submission holds no key, whether its run id was given, derived
+// from the key by its sender or by the dispatcher: a corrected one takes it, and from then on is
+// the run of the key.
+func TestKeyOfARejectedRunIsFree(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	const bad, good = `{"idempotency_key":"k","agent_key":"nobody"}`, `{"idempotency_key":"k","agent_key":"echo"}`
+	first := contracts.RunIDFromKey("k")
+	second := contracts.RunIDAfter(first, "k")
+	b.submit(t, bad)
+	b.checkRejected(t, first)
+	for range 3 {
+		b.submit(t, good)
+		b.waitEmpty(t)
+	}
+	b.checkQueued(t, second)
+	b.checkRejected(t, first)
+	if n := b.count(t, contracts.StreamWork); n != 1 {
+		t.Errorf("%d work messages", n)
+	}
+	other := contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: other, IdempotencyKey: "k", AgentKey: "echo"})
+	if m := faultOf(b.checkRejected(t, other), "idempotency_key"); !strings.Contains(m, second) {
+		t.Errorf("fault is %q, should name run %s", m, second)
+	}
+}
+
+// A claim is there, and its run was rejected after all.
+func TestClaimOfARejectedRunGivesWay(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	rejected, later := contracts.NewRunID(), contracts.NewRunID()
+	must(b.dispatcher().claim(t.Context(), "k", rejected))
+	b.append(t, rejected, contracts.Draft{Type: contracts.TypeRejected, Payload: contracts.Rejected{}})
+	b.start(t, Config{})
+	b.submit(t, contracts.Submission{RunID: later, IdempotencyKey: "k", AgentKey: "echo"})
+	b.checkQueued(t, later)
+}
+
+// A dispatcher wrote the rejection and died; its agent is known when the
+// submission comes again. The rejection has been seen, and holds.
+func TestRejectionHoldsWhenDeliveredAgain(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	sequence := b.submit(t, `{"idempotency_key":"k","agent_key":"echo"}`)
+	s := must(b.JS.Stream(t.Context(), contracts.StreamInbox))
+	stored := must(s.GetMsg(t.Context(), sequence)).Time
+	id := contracts.RunIDFromKey("k")
+	b.append(t, id, contracts.Draft{Type: contracts.TypeRejected, Payload: contracts.Rejected{SubmittedAt: stored}})
+	b.start(t, Config{})
+	b.waitEmpty(t)
+	b.waitHistory(t, id, "run.rejected")
+	if n := b.count(t, contracts.StreamLog); n != 1 {
+		t.Errorf("%d events", n)
+	}
 }
 
 func TestUnknownAgent(t *testing.T) {
@@ -228,7 +296,13 @@ func TestUnknownAgent(t *testing.T) {
 	if !strings.Contains(m, "agent-00, agent-01, agent-02") || !strings.Contains(m, "agent-19 and 10 more") || strings.Contains(m, "agent-20") {
 		t.Errorf("fault is %q", m)
 	}
-	// One that registers a moment later is known at once.
+	// One that registers a moment later is known at once, and listed.
+	b.register(t, contracts.AgentRecord{AgentKey: "agent", MaxAttempts: 9})
+	id = contracts.NewRunID()
+	b.submit(t, contracts.Submission{RunID: id, AgentKey: "nobody"})
+	if m := faultOf(b.checkRejected(t, id), "agent_key"); !strings.Contains(m, "known are agent, agent-00") {
+		t.Errorf("fault is %q", m)
+	}
 	b.register(t, contracts.AgentRecord{AgentKey: "late", MaxAttempts: 9})
 	id = contracts.NewRunID()
 	b.submit(t, contracts.Submission{RunID: id, AgentKey: "late"})
