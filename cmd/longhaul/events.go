@@ -117,6 +117,12 @@ func laterSummary(e contracts.Event) string {
 			return fmt.Sprintf("attempt %d of %d failed: %s; again in %s", e.Attempt, e.MaxAttempts, errorWords(p.Error),
 				short(time.Duration(p.DelaySeconds*float64(time.Second))))
 		}
+	case contracts.TypeSleeping:
+		p := &contracts.Sleeping{}
+		into, say = p, func() string { return p.Name + ", until " + p.WakeAt.Local().Format("2006-01-02 15:04:05") }
+	case contracts.TypeStepCompleted:
+		p := &contracts.StepCompleted{}
+		into, say = p, func() string { return p.Name + ": " + valueWords(p.Result) }
 	case contracts.TypeRequeued:
 		p := &contracts.Requeued{}
 		into, say = p, func() string { return p.Reason + byWords(p.By) }

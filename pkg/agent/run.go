@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"longhaul/pkg/contracts"
@@ -32,6 +33,9 @@ type Run struct {
 	host  Host
 	state *contracts.State // nil without one
 	log   *slog.Logger
+
+	memory memory
+	spent  spending
 }
 
 // Host is where a Run's reports go. The worker is one; a test is another.
@@ -44,6 +48,17 @@ type Host interface {
 	Delta(ctx context.Context, text string) error
 	// Checkpoint returns when state is stored and committed to the log.
 	Checkpoint(ctx context.Context, state contracts.State) error
+
+	// CompleteStep returns when a step's result is committed to the log.
+	CompleteStep(ctx context.Context, done contracts.StepCompleted) error
+	// Steps returns every step that was committed before this attempt began,
+	// by its name; after a redrive from the start, since that.
+	Steps(ctx context.Context) (map[string]StepRef, error)
+	// StepAt reads one of them.
+	StepAt(ctx context.Context, ref StepRef) (contracts.StepCompleted, error)
+	// Sleep ends the attempt's context with ErrSleeping; when the agent has
+	// returned, the run waits until wakeAt, the earliest if there are several.
+	Sleep(name string, wakeAt time.Time)
 }
 
 // Start is what NewRun needs to know.
@@ -53,6 +68,7 @@ type Start struct {
 	MaxAttempts int
 	Epoch       uint64
 	State       *contracts.State // the checkpoint that the attempt resumes from, if any
+	Usage       Usage            // what earlier attempts have spent
 	Host        Host
 	Log         *slog.Logger
 }
@@ -63,6 +79,7 @@ func NewRun(ctx context.Context, s Start) *Run {
 		ID: s.Submission.RunID, AgentKey: s.Submission.AgentKey, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, Epoch: s.Epoch,
 		ConversationID: s.Submission.ConversationID, Messages: s.Submission.Input.Messages, Metadata: s.Submission.Metadata,
 		Submission: s.Submission, ctx: ctx, host: s.Host, state: s.State, log: s.Log,
+		spent: spending{total: s.Usage},
 	}
 }
 
@@ -89,15 +106,15 @@ func (r *Run) Params(v any) error {
 
 // Emit appends an event of the agent's own to the run's log, in order. It
 // returns when the event is queued; it waits only while too much is queued
-// already, and fails when the attempt has ended. Types run.* and state.* are
-// the engine's and refused.
+// already, and fails when the attempt has ended. Types run.*, state.*
+// and step.* are the engine's and refused.
 func (r *Run) Emit(eventType string, payload any) error {
 	t := contracts.EventType(eventType)
 	switch {
 	case !t.Valid():
 		return fmt.Errorf("emit %q: must be dotted lower-case words, such as tool.call", eventType)
 	case t.Reserved():
-		return fmt.Errorf("emit %q: run.* and state.* are reserved for the engine", eventType)
+		return fmt.Errorf("emit %q: run.*, state.* and step.* are reserved for the engine", eventType)
 	}
 	return r.emit(t, contracts.VisibilityUser, payload)
 }
@@ -106,7 +123,7 @@ func (r *Run) Emit(eventType string, payload any) error {
 func (r *Run) Debug(eventType string, payload any) error {
 	t := contracts.EventType(eventType)
 	if !t.Valid() || t.Reserved() {
-		return fmt.Errorf("emit %q: must be dotted lower-case words outside run.* and state.*", eventType)
+		return fmt.Errorf("emit %q: must be dotted lower-case words outside run.*, state.* and step.*", eventType)
 	}
 	return r.emit(t, contracts.VisibilityDebug, payload)
 }
@@ -204,5 +221,6 @@ func (r *Run) Cancelled() bool { return errors.Is(context.Cause(r.ctx), ErrCance
 func (r *Run) Log() *slog.Logger { return r.log }
 
 // IdempotencyKey returns a key that is the same in every attempt of the run,
-// for a side effect that must not happen twice: <run id>/<step>.
+// for a side effect that must not happen twice: <run id>/<step>. Within a Step
+// it is StepKey.
 func (r *Run) IdempotencyKey(step string) string { return r.ID + "/" + step }

@@ -26,7 +26,8 @@ type Draft struct {
 
 	WorkerID   string         // run.started: the new holder
 	Checkpoint *CheckpointRef // state.checkpoint: the one just written
-	NotBefore  time.Time      // run.scheduled, run.retrying: the earliest start
+	NotBefore  time.Time      // run.scheduled, run.retrying, run.sleeping: the earliest start
+	Usage      Usage          // of a held run: all that it has spent, zero if nothing was added
 	FromStart  bool           // run.requeued of a redrive: forget the checkpoint
 }
 
@@ -37,8 +38,11 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 	// Round strips the monotonic clock: the event is to equal its own decoding.
 	e := Event{RunID: runID, Seq: head.Seq + 1, Type: d.Type, Time: now.UTC().Round(0), Visibility: d.Visibility, Position: Position{
 		AgentKey: d.AgentKey, Priority: d.Priority, Status: to, MaxAttempts: d.MaxAttempts,
-		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC().Round(0),
+		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC().Round(0), Usage: d.Usage,
 	}}
+	if d.Usage == (Usage{}) {
+		e.Usage = head.Usage
+	}
 	if d.Type == TypeRequeued {
 		if e.Checkpoint = head.Checkpoint; d.FromStart {
 			e.Checkpoint = nil
@@ -94,9 +98,14 @@ func follow(head Head, e Event) Position {
 	if head.Status == StatusNone {
 		p.AgentKey, p.Priority, p.MaxAttempts = e.AgentKey, e.Priority, e.MaxAttempts
 	}
+	if head.Status.Held() {
+		p.Usage = e.Usage
+	}
 	switch e.Type {
 	case TypeScheduled, TypeRetrying:
 		p.NotBefore, p.WorkerID = e.NotBefore, ""
+	case TypeSleeping: // not charged: it goes on as the same attempt
+		p.NotBefore, p.WorkerID, p.Attempt = e.NotBefore, "", p.Attempt-1
 	case TypeStarted:
 		p.Epoch, p.Attempt, p.WorkerID = p.Epoch+1, p.Attempt+1, e.WorkerID
 	case TypeRequeued:
@@ -127,6 +136,8 @@ func misfit(head Head, e Event) string {
 		return "has the visibility " + quote(string(e.Visibility))
 	case head.Status == StatusNone:
 		return misfitFirst(e)
+	case !e.Usage.covers(head.Usage):
+		return "has spent less than there was"
 	}
 	switch e.Type {
 	case TypeStarted:
@@ -145,6 +156,10 @@ func misfit(head Head, e Event) string {
 	case TypeTimedOut:
 		if head.Status == StatusPending && head.Epoch > 0 {
 			return "comes between two attempts"
+		}
+	case TypeSleeping:
+		if e.NotBefore.IsZero() {
+			return "says no time"
 		}
 	case TypeRetrying:
 		switch {

@@ -23,10 +23,27 @@ type model struct {
 	limit      int
 	worker     string
 	checkpoint *CheckpointRef
+	spent      Usage
 }
 
 // may says whether DESIGN lets d happen now, and moves on if so.
 func (m *model) may(d Draft, now time.Time) bool {
+	// Only a holder spends, and what is spent is spent.
+	spent := m.spent
+	if holder := m.phase == "held" || m.phase == "stopping"; holder && d.Usage != (Usage{}) {
+		if spent = d.Usage; spent.Cost < m.spent.Cost || spent.InputTokens < m.spent.InputTokens {
+			return false
+		}
+	}
+	if !m.moves(d, now) {
+		return false
+	}
+	m.spent = spent
+	return true
+}
+
+// moves is may for all but the usage.
+func (m *model) moves(d Draft, now time.Time) bool {
 	held := m.phase == "held" || m.phase == "stopping"
 	switch d.Type {
 	case TypeQueued, TypeScheduled, TypeRejected:
@@ -57,6 +74,12 @@ func (m *model) may(d Draft, now time.Time) bool {
 			return false
 		}
 		m.phase, m.notBefore, m.worker = "waiting", d.NotBefore, ""
+		return true
+	case TypeSleeping:
+		if m.phase != "held" || d.NotBefore.IsZero() {
+			return false
+		}
+		m.phase, m.notBefore, m.worker, m.charged = "waiting", d.NotBefore, "", m.charged-1
 		return true
 	case TypeRequeued:
 		switch m.phase {
@@ -105,7 +128,7 @@ func (m *model) may(d Draft, now time.Time) bool {
 		m.checkpoint = c
 		return true
 	}
-	return held && (d.Type == TypeHeartbeat || !d.Type.Reserved())
+	return held && (d.Type == TypeHeartbeat || d.Type == TypeStepCompleted || !d.Type.Reserved())
 }
 
 // likely repeats the types that may follow, so that walks go far.
@@ -130,6 +153,10 @@ func draft(t *rapid.T, head Head, now time.Time) Draft {
 		Visibility: rapid.SampledFrom([]Visibility{"", VisibilityUser, VisibilityDebug}).Draw(t, "visibility"),
 	}
 	d.MaxAttempts = rapid.IntRange(0, 3).Draw(t, "max attempts")
+	if rapid.IntRange(0, 3).Draw(t, "has usage") == 0 {
+		d.Usage = head.Usage.Add(Usage{InputTokens: rapid.Uint64Range(0, 2).Draw(t, "tokens")})
+		d.Usage.Cost = float64(rapid.IntRange(0, 9).Draw(t, "cost"))
+	}
 	if rapid.IntRange(0, 5).Draw(t, "has time") > 0 {
 		d.NotBefore = now.Add(time.Duration(rapid.IntRange(-2, 3).Draw(t, "delay")) * time.Second)
 	}
@@ -250,7 +277,7 @@ func checkAgainst(t *rapid.T, m model, h Head) {
 	if h.Status.Terminal() {
 		worker = m.worker // who held it last, if anybody
 	}
-	if h.Epoch != m.starts || h.Attempt != m.charged || worker != m.worker || !h.NotBefore.Equal(m.notBefore) || !reflect.DeepEqual(h.Checkpoint, m.checkpoint) {
+	if h.Epoch != m.starts || h.Attempt != m.charged || worker != m.worker || !h.NotBefore.Equal(m.notBefore) || !reflect.DeepEqual(h.Checkpoint, m.checkpoint) || h.Usage != m.spent {
 		t.Fatalf("head %+v\nmodel %+v", h, m)
 	}
 	phase := map[Status]string{StatusScheduled: "scheduled", StatusPending: "waiting", StatusRunning: "held", StatusCancelling: "stopping",

@@ -121,6 +121,7 @@ func DecodeEvent(data []byte) (Event, error) {
 		{"worker_id", optional, func(n int32) { e.WorkerID = d.str(n, CheckWorkerID) }},
 		{"checkpoint", optional, func(n int32) { e.Checkpoint = d.checkpoint(n) }},
 		{"not_before", optional, func(n int32) { e.NotBefore = d.instant(n) }},
+		{"usage", optional, func(n int32) { e.Usage = d.usage(n) }},
 		{"visibility", required, func(n int32) { e.Visibility = Visibility(d.str(n, checkVisibility)) }},
 		{"payload", nullable, func(n int32) { e.Payload = d.copied(n) }},
 		{anyOther, optional, func(int32) {}},
@@ -132,6 +133,15 @@ func DecodeEvent(data []byte) (Event, error) {
 		return Event{}, fmt.Errorf("decode event: %w", f)
 	}
 	return e, nil
+}
+
+// usage reads what our own programs wrote.
+func (d *document) usage(n int32) (u Usage) {
+	if err := json.Unmarshal(d.raw(n), &u); err != nil || u.Cost < 0 {
+		d.fault(n, "must hold input_tokens, output_tokens and cost, each a number of at least 0, not "+quote(string(d.raw(n))))
+		return Usage{}
+	}
+	return u
 }
 
 // checkpoint reads a reference that our own programs wrote.

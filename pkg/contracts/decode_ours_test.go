@@ -106,6 +106,8 @@ func TestDecodeEventFaults(t *testing.T) {
 		{"checkpoint", `{"n":1,"epoch":-1,"revision":1}`, "must hold n, epoch and revision"},
 		{"checkpoint", `{"n":1,"epoch":1}`, "must hold n, epoch and revision"},
 		{"not_before", `1`, "must be a string"},
+		{"usage", `{"input_tokens":-1}`, "must hold input_tokens, output_tokens and cost"},
+		{"usage", `{"cost":-0.5}`, "must hold input_tokens, output_tokens and cost"},
 		{"visibility", `"public"`, "must be internal"},
 	} {
 		_, err := DecodeEvent(doc(c.field, c.value))

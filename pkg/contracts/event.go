@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// EventType names what an event says. run.* and state.* are the engine's; any
+// EventType names what an event says. run.*, state.* and step.* are the engine's; any
 // other dotted type is the agent's own.
 type EventType string
 
@@ -24,7 +24,9 @@ const (
 	TypeFailed          EventType = "run.failed"
 	TypeTimedOut        EventType = "run.timed_out"
 	TypeCancelled       EventType = "run.cancelled"
+	TypeSleeping        EventType = "run.sleeping"
 	TypeCheckpoint      EventType = "state.checkpoint"
+	TypeStepCompleted   EventType = "step.completed"
 
 	TypeDelta      EventType = "assistant.delta"
 	TypeMessage    EventType = "assistant.message"
@@ -40,7 +42,7 @@ const maxEventType = 128
 
 // Reserved reports whether t is the engine's: an agent that emits it gets an error.
 func (t EventType) Reserved() bool {
-	return strings.HasPrefix(string(t), "run.") || strings.HasPrefix(string(t), "state.")
+	return strings.HasPrefix(string(t), "run.") || strings.HasPrefix(string(t), "state.") || strings.HasPrefix(string(t), "step.")
 }
 
 // Valid reports whether t has the form of an event type: dotted words of a-z,
@@ -117,8 +119,28 @@ type Position struct {
 	WorkerID   string         `json:"worker_id,omitempty"`
 	Checkpoint *CheckpointRef `json:"checkpoint,omitempty"`
 	// NotBefore is the earliest time of the next start: of a scheduled run its
-	// not_before, of a run in backoff its retry_at; else zero.
+	// not_before, of a run in backoff its retry_at, of one that sleeps its
+	// wake_at; else zero.
 	NotBefore time.Time `json:"not_before,omitzero"`
+	// Usage is what the run has spent up to this event, as its agent says. It never falls.
+	Usage Usage `json:"usage,omitzero"`
+}
+
+// Usage is what a run has spent over all of its attempts and rounds.
+type Usage struct {
+	InputTokens  uint64  `json:"input_tokens"`
+	OutputTokens uint64  `json:"output_tokens"`
+	Cost         float64 `json:"cost"` // in the currency of whoever reports it
+}
+
+// Add returns the sum of u and v.
+func (u Usage) Add(v Usage) Usage {
+	return Usage{u.InputTokens + v.InputTokens, u.OutputTokens + v.OutputTokens, u.Cost + v.Cost}
+}
+
+// covers reports whether u is no less than v in any respect.
+func (u Usage) covers(v Usage) bool {
+	return u.InputTokens >= v.InputTokens && u.OutputTokens >= v.OutputTokens && u.Cost >= v.Cost
 }
 
 // Event is one entry of a run's log.

@@ -242,6 +242,9 @@ func goldenSamples(t *testing.T) map[string]any {
 	add("tool.result", Draft{Type: TypeToolResult, Visibility: VisibilityDebug, Payload: messages[3]})
 	add("error", Draft{Type: TypeError, Payload: failure})
 	add("own", Draft{Type: "acme.progress.v2", Visibility: VisibilityInternal})
+	fork("step.completed", Draft{Type: TypeStepCompleted, Visibility: VisibilityDebug, Usage: Usage{InputTokens: 812, OutputTokens: 64, Cost: 0.0125},
+		Payload: StepCompleted{Name: "fetch <1>", Type: "main.Page", Result: json.RawMessage(`{"title":"A & B"}`)}})
+	fork("run.sleeping", Draft{Type: TypeSleeping, NotBefore: later, Payload: Sleeping{Name: "until tomorrow", WakeAt: later}})
 	add("state.checkpoint", Draft{Type: TypeCheckpoint, Checkpoint: ref, Payload: Checkpointed{N: 1, Size: 7, State: json.RawMessage(`{"i":3}`)}})
 	fork("state.checkpoint-binary", Draft{Type: TypeCheckpoint, Checkpoint: &CheckpointRef{N: 2, Epoch: 1, Revision: 877}, Payload: Checkpointed{N: 2, Size: 3, Binary: []byte{0, 0xff, 0x7b}}})
 	fork("run.succeeded", Draft{Type: TypeSucceeded, Payload: Succeeded{FinalOutput: json.RawMessage(`{"count":3}`), FinalMessages: messages[:1],

@@ -65,6 +65,19 @@ type State struct {
 // repeated in its event.
 const MaxInlineState = 4 << 10
 
+// StepCompleted is the payload of step.completed: what a durable step came to.
+type StepCompleted struct {
+	Name   string          `json:"name"`           // one step's in a run, or until a redrive from the start
+	Type   string          `json:"type,omitempty"` // of the result in the agent's language, for people
+	Result json.RawMessage `json:"result"`
+}
+
+// Sleeping is the payload of run.sleeping.
+type Sleeping struct {
+	Name   string    `json:"name"`
+	WakeAt time.Time `json:"wake_at"`
+}
+
 // Delta is the payload of assistant.delta.
 type Delta struct {
 	Text string `json:"text"`

@@ -97,7 +97,7 @@ var payloadTypes = map[EventType]reflect.Type{
 	TypeRequeued: reflect.TypeFor[Requeued](), TypeCancelRequested: reflect.TypeFor[CancelRequested](),
 	TypeCancelled: reflect.TypeFor[Cancelled](), TypeSucceeded: reflect.TypeFor[Succeeded](), TypeFailed: reflect.TypeFor[Failed](),
 	TypeTimedOut: reflect.TypeFor[TimedOut](), TypeCheckpoint: reflect.TypeFor[Checkpointed](), TypeDelta: reflect.TypeFor[Delta](),
-	TypeMessage: reflect.TypeFor[Message](),
+	TypeMessage: reflect.TypeFor[Message](), TypeSleeping: reflect.TypeFor[Sleeping](), TypeStepCompleted: reflect.TypeFor[StepCompleted](),
 }
 
 // TestSchemasHaveTheFieldsOfTheTypes compares names, types, what is required
@@ -123,7 +123,7 @@ func TestSchemasHaveTheFieldsOfTheTypes(t *testing.T) {
 		compareSchema(t, string(eventType), def, event, goType, false)
 	}
 	for name := range defs {
-		if payloadTypes[EventType(name)] == nil && name != "checkpoint_ref" && name != "error" {
+		if payloadTypes[EventType(name)] == nil && name != "checkpoint_ref" && name != "usage" && name != "error" {
 			t.Errorf("event.schema.json: $defs has %s, the code does not", name)
 		}
 	}

@@ -7,7 +7,7 @@ type Status string
 const (
 	StatusNone       Status = ""           // the log is empty
 	StatusScheduled  Status = "scheduled"  // waits for its not_before, held by the broker's schedule
-	StatusPending    Status = "pending"    // waits for a worker, perhaps until a retry is due
+	StatusPending    Status = "pending"    // waits for a worker, perhaps until a retry is due or it has slept
 	StatusRunning    Status = "running"    // a worker holds it
 	StatusCancelling Status = "cancelling" // a worker held it when the cancel was written into the log
 	StatusSucceeded  Status = "succeeded"
@@ -71,7 +71,9 @@ var transitions = map[Status]map[EventType]Status{
 		TypeStarted:         StatusRunning, // takeover
 		TypeHeartbeat:       StatusRunning,
 		TypeCheckpoint:      StatusRunning,
+		TypeStepCompleted:   StatusRunning,
 		TypeRetrying:        StatusPending,
+		TypeSleeping:        StatusPending,
 		TypeRequeued:        StatusPending, // drain
 		TypeCancelRequested: StatusCancelling,
 		TypeSucceeded:       StatusSucceeded,
@@ -79,10 +81,11 @@ var transitions = map[Status]map[EventType]Status{
 		TypeTimedOut:        StatusTimedOut,
 	},
 	StatusCancelling: {
-		typeAny:        StatusCancelling, // an agent may report while it ends
-		TypeHeartbeat:  StatusCancelling,
-		TypeCheckpoint: StatusCancelling,
-		TypeCancelled:  StatusCancelled,
+		typeAny:           StatusCancelling, // an agent may report while it ends
+		TypeHeartbeat:     StatusCancelling,
+		TypeCheckpoint:    StatusCancelling,
+		TypeStepCompleted: StatusCancelling,
+		TypeCancelled:     StatusCancelled,
 	},
 	StatusFailed:    {TypeRequeued: StatusPending}, // redrive
 	StatusTimedOut:  {TypeRequeued: StatusPending},

@@ -159,7 +159,7 @@ func (s *session) fold(ctx context.Context, e runlog.Entry, err error) error {
 	ent.rec = s.project(ent.rec, e)
 	s.counters.Events.Add(1)
 	due := time.Now()
-	switch quiet := !e.Type.Reserved() || e.Type == contracts.TypeHeartbeat || e.Type == contracts.TypeCheckpoint; {
+	switch quiet := !e.Type.Reserved() || e.Type == contracts.TypeHeartbeat || e.Type == contracts.TypeCheckpoint || e.Type == contracts.TypeStepCompleted; {
 	case e.Type.Terminal(): // at once, for nothing is likely to follow
 	case quiet && before == ent.rec.Status:
 		due = due.Add(quietWindow)

@@ -42,7 +42,8 @@ type attempt struct {
 	fenced    atomic.Bool // counted as such
 
 	mu         sync.Mutex
-	reason, by string // of a cancel
+	reason, by string             // of a cancel
+	sleep      contracts.Sleeping // what the agent asked for
 	nextBeat   time.Time
 	nextEvent  time.Time
 	beating    bool
@@ -68,8 +69,9 @@ func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan
 	a.scheduleBeats(now)
 	a.run = agent.NewRun(ctx, agent.Start{
 		Submission: wk.submission, Attempt: at.Attempt, MaxAttempts: at.MaxAttempts, Epoch: at.Epoch,
-		State: state, Host: host{a}, Log: a.log,
+		State: state, Usage: at.Usage, Host: host{a}, Log: a.log,
 	})
+	a.writer.usage = a.run.Usage
 	if !w.hold(a) {
 		stop(agent.ErrShutdown) // the drain's last call came before us
 	}
@@ -125,6 +127,12 @@ func (a *attempt) call(ctx context.Context) (end ending) {
 	}()
 	result, err := a.work.agent.Run(ctx, a.run)
 	if err == nil {
+		err = a.run.Unasked()
+	}
+	if err == nil {
+		if used := a.run.Usage(); result.Usage == nil && used != (agent.Usage{}) {
+			result.Usage = used
+		}
 		end.result, err = succeeded(result)
 		err = agent.Permanent(err)
 	}

@@ -40,6 +40,8 @@ func (a *attempt) outcome(head contracts.Head, cause error, end ending) (contrac
 		// Whatever the agent made of it: the log has promised a cancel.
 		reason, by := a.cancelReason()
 		return contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: reason, By: by}}, nil
+	case errors.Is(cause, agent.ErrSleeping):
+		return a.sleeping(), nil
 	case end.err == nil:
 		if limit := a.worker.payloadLimit(); len(end.result) > limit {
 			return a.failed(head, contracts.ErrorInfo{Type: contracts.ErrorTypeResultTooLarge, Message: fmt.Sprintf(

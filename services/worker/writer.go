@@ -39,6 +39,7 @@ type writer struct {
 	// run.cancel_requested; fenced when it holds another epoch or an end.
 	cancelRequested func(last runlog.Entry)
 	fenced          func()
+	usage           func() agent.Usage // what the run has spent by now
 
 	room chan struct{} // one token per queued entry
 
@@ -183,6 +184,7 @@ func (w *writer) append(en *entry) error {
 		if err != nil {
 			return err
 		}
+		d.Usage = w.usage()
 		e, err := contracts.Next(at.Head, w.runID, d, time.Now())
 		if err != nil {
 			return err

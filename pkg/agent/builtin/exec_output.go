@@ -159,7 +159,7 @@ func (o *outputReader) line(raw []byte) error {
 	}
 	if t := contracts.EventType(l.Type); !t.Valid() || t.Reserved() {
 		return agent.Permanent(fmt.Errorf("the program wrote an event of type %.80q: "+
-			"a type is dotted lower-case words, outside run.* and state.*", l.Type))
+			"a type is dotted lower-case words, outside run.*, state.* and step.*", l.Type))
 	}
 	var payload any
 	if len(l.Payload) > 0 {

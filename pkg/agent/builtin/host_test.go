@@ -29,9 +29,10 @@ func TestMain(m *testing.M) {
 
 // recorder is a Host that keeps what is reported to it.
 type recorder struct {
-	mu     sync.Mutex
-	events []string // type and payload
-	states []string
+	agent.Host // none of its steps
+	mu         sync.Mutex
+	events     []string // type and payload
+	states     []string
 	// onCheckpoint, if set, is called with each checkpoint; its error is Checkpoint's.
 	onCheckpoint func(n int) error
 }
