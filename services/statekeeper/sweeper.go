@@ -45,7 +45,7 @@ type sweeper struct {
 const (
 	// sweepInterval is between two sweeps; a busy broker gets more.
 	sweepInterval = 1500 * time.Millisecond
-	// sweepShare is how many times the last sweep's duration the next one waits:
+	// sweepShare is how many times a sweep's duration the next one waits:
 	// 100,000 waiting runs are listed in some tenths of a second.
 	sweepShare = 20
 	// lostAge is how long a run must have been quiet before it is missed. A
@@ -64,17 +64,21 @@ type handed struct {
 
 // run sweeps until ctx ends.
 func (s *sweeper) run(ctx context.Context) error {
-	for took := time.Duration(0); ; {
-		sleep(ctx, max(s.interval, min(sweepShare*took, auditInterval)))
+	// Of the last two sweeps the shorter one counts: what a stalled broker held
+	// up, or cut off, says nothing of its load, and there is work for the next.
+	for took, before := time.Duration(0), time.Duration(0); ; {
+		sleep(ctx, max(s.interval, min(sweepShare*min(took, before), auditInterval)))
 		begun := time.Now()
 		mine, err := s.acting(ctx)
 		if err == nil && mine && s.feed.current() != nil && !sabotage.Broken(sabotage.Sweeper) {
 			_, err = s.round(ctx, s.lost, s.audits, false)
 		}
-		switch took = time.Since(begun); {
+		before, took = took, time.Since(begun)
+		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
+			took = 0
 			s.logger.Info("cannot sweep, trying again", "error", err)
 		}
 	}
