@@ -25,7 +25,7 @@ CORE_MAX  ?= 8900
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/longhaul, static
@@ -87,6 +87,10 @@ bench: build ## measure the broker's floor and our runs per second, as ratios
 .PHONY: recovery
 recovery: build ## kill, stop and restart what runs, hold the figures against their bounds
 	go run ./test/recovery
+
+.PHONY: recovery-sabotage
+recovery-sabotage: ## take guarantees out, and see that recovery notices
+	go run ./test/sabotage recovery
 
 .PHONY: schedules
 schedules: build ## measure runs that wait for their time, 100,000 of them among others
