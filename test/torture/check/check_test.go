@@ -100,6 +100,17 @@ func clean(t *testing.T) *scene {
 	s.start("retried", "w-4") // 5
 	s.succeed("retried")      // 6
 
+	// asleep: for a second, and uncharged.
+	s.submit("asleep")
+	s.queue("asleep")
+	s.start("asleep", "w-4")
+	dawn := s.now.Add(time.Second)
+	s.end("asleep", history.OutcomeAbandoned, "", sleeping, map[string]any{"wake_at": dawn}, notBefore(dawn))
+	s.wait(time.Second)
+	s.start("asleep", "w-4")
+	s.event("asleep", stepCompleted, nil)
+	s.succeed("asleep")
+
 	// delayed: not before its time.
 	at := s.now.Add(2 * time.Second)
 	s.submit("delayed")
@@ -148,7 +159,7 @@ func TestACleanHistoryIsClean(t *testing.T) {
 			t.Errorf("%d %s: %s %v", v.Invariant, v.Invariant, v.State, v.Violations)
 		}
 	}
-	if !report.OK() || report.Runs != 11 {
+	if !report.OK() || report.Runs != 12 {
 		t.Errorf("ok %v, %d runs", report.OK(), report.Runs)
 	}
 }

@@ -3,8 +3,8 @@ package check
 import "longhaul/test/torture/history"
 
 // checkEpochs: invariant 4. The log is folded: each run.started has the epoch
-// and the attempt before it plus one, a drain takes its attempt back, a redrive
-// begins at 0, and nothing else moves either. Beside the envelopes, starts that
+// and the attempt before it plus one, a drain and a sleep take theirs back, a
+// redrive begins at 0, and nothing else moves either. Beside the envelopes, starts that
 // no drain took back are counted in each round and held against max_attempts:
 // a crash leaves a start without anything, and is charged so. What agents saw
 // has to agree: checkExecutions.
@@ -28,7 +28,7 @@ func checkEpochs(j *jury, r *story, steps []step) {
 			case st.Type == started:
 				j.exercised(4, 1)
 				starts++
-			case st.Type == requeued && held(st.before.status):
+			case (st.Type == requeued || st.Type == sleeping) && held(st.before.status):
 				refunds++
 			case st.Type == failed && st.body.Kind == "AttemptsExhausted" && starts-refunds < st.MaxAttempts:
 				j.breach(4, r.id, "round %d is said to be exhausted after %d of %d attempts", n+1, starts-refunds, st.MaxAttempts)

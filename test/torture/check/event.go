@@ -58,6 +58,7 @@ type body struct {
 	ResumedFrom *checkpoint     `json:"resumed_from"` // run.started
 	LeaseToken  string          `json:"lease_token"`  // run.started
 	RetryAt     time.Time       `json:"retry_at"`     // run.retrying
+	WakeAt      time.Time       `json:"wake_at"`      // run.sleeping
 	StampedHere *history.Stamp  `json:"stamp"`        // an agent's own
 	State       json.RawMessage `json:"state"`        // state.checkpoint
 	FinalOutput json.RawMessage `json:"final_output"` // run.succeeded
@@ -82,7 +83,9 @@ const (
 	failed          = "run.failed"
 	timedOut        = "run.timed_out"
 	cancelled       = "run.cancelled"
+	sleeping        = "run.sleeping"
 	checkpointed    = "state.checkpoint"
+	stepCompleted   = "step.completed"
 
 	reasonShutdown = "shutdown"
 	reasonRedrive  = "redrive"

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -34,11 +35,11 @@ var next = map[string]map[string]string{
 	"scheduled": {queued: "pending", cancelled: "cancelled"},
 	"pending":   {started: "running", cancelled: "cancelled", failed: "failed", timedOut: "timed_out", requeued: "pending"},
 	"running": {
-		"*": "running", heartbeat: "running", checkpointed: "running", started: "running",
-		retrying: "pending", requeued: "pending", cancelRequested: "cancelling",
+		"*": "running", heartbeat: "running", checkpointed: "running", stepCompleted: "running", started: "running",
+		retrying: "pending", sleeping: "pending", requeued: "pending", cancelRequested: "cancelling",
 		succeeded: "succeeded", failed: "failed", timedOut: "timed_out",
 	},
-	"cancelling": {"*": "cancelling", heartbeat: "cancelling", checkpointed: "cancelling", cancelled: "cancelled"},
+	"cancelling": {"*": "cancelling", heartbeat: "cancelling", checkpointed: "cancelling", stepCompleted: "cancelling", cancelled: "cancelled"},
 	"failed":     {requeued: "pending"},
 	"timed_out":  {requeued: "pending"},
 	"cancelled":  {requeued: "pending"},
@@ -46,7 +47,7 @@ var next = map[string]map[string]string{
 
 // leads is the status that an event leads to; false if it may not come there.
 func leads(status, eventType string) (string, bool) {
-	if len(eventType) < 4 || eventType[:4] != "run." && (len(eventType) < 6 || eventType[:6] != "state.") {
+	if area, _, _ := strings.Cut(eventType, "."); area != "run" && area != "state" && area != "step" {
 		eventType = "*"
 	}
 	to, ok := next[status][eventType]
@@ -87,6 +88,8 @@ func follow(at position, e event) position {
 	switch e.Type {
 	case scheduled, retrying:
 		to.notBefore, to.worker = e.NotBefore, ""
+	case sleeping: // it goes on as the same attempt
+		to.notBefore, to.worker, to.attempt = e.NotBefore, "", at.attempt-1
 	case started:
 		to.epoch, to.attempt, to.worker = at.epoch+1, at.attempt+1, e.WorkerID
 	case requeued:

@@ -89,8 +89,8 @@ func show(s *history.Stamp) string {
 }
 
 // checkTimes: invariant 9. By the broker's clock no run.started, and no
-// run.queued of a scheduled run, is stored before the not_before or retry_at
-// that the log states, nor before the not_before of the submission that was
+// run.queued of a scheduled run, is stored before the not_before, retry_at or
+// wake_at that the log states, nor before the not_before of the submission that was
 // accepted. A worker's clock that is ahead may start it as much too early.
 func (s *stories) checkTimes(j *jury, r *story, steps []step) {
 	var asked time.Time
@@ -101,8 +101,8 @@ func (s *stories) checkTimes(j *jury, r *story, steps []step) {
 		if !st.stale && !st.NotBefore.Equal(st.after.notBefore) {
 			j.breach(9, r.id, "%s says not_before %s, and it is %s", st.name(), clock(st.NotBefore), clock(st.after.notBefore))
 		}
-		if st.Type == retrying && !st.body.RetryAt.Equal(st.NotBefore) {
-			j.breach(9, r.id, "%s says retry_at %s, not_before %s", st.name(), clock(st.body.RetryAt), clock(st.NotBefore))
+		if said := later(st.body.RetryAt, st.body.WakeAt); (st.Type == retrying || st.Type == sleeping) && !said.Equal(st.NotBefore) {
+			j.breach(9, r.id, "%s says %s in its payload, not_before %s", st.name(), clock(said), clock(st.NotBefore))
 		}
 		if st.Type != started && (st.Type != queued || st.before.status != "scheduled") {
 			continue
