@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 
+	"longhaul/pkg/agent/schema"
 	"longhaul/pkg/contracts"
 )
 
@@ -24,7 +25,9 @@ type Agent struct {
 	Key string
 	// Description tells people what it does; shown by `longhaul agents`.
 	Description string
-	// InputSchema is a JSON Schema of input.params, for people and clients.
+	// InputSchema is a JSON Schema of input.params: SchemaFor derives one. It is
+	// registered with the agent, shown to people, and dispatchers reject what
+	// does not satisfy it before any worker sees it.
 	InputSchema json.RawMessage
 
 	// Run does the work. An error fails the attempt; it is tried again unless
@@ -48,8 +51,8 @@ func (a Agent) Check() error {
 	if a.Run == nil {
 		faults = append(faults, contracts.Fault{Field: "run", Message: "must be set"})
 	}
-	if len(a.InputSchema) > 0 && !json.Valid(a.InputSchema) {
-		faults = append(faults, contracts.Fault{Field: "input_schema", Message: "must be JSON"})
+	if _, err := schema.Compile(a.InputSchema); err != nil {
+		faults = append(faults, contracts.Fault{Field: "input_schema", Message: err.Error()})
 	}
 	if len(faults) > 0 {
 		return fmt.Errorf("agent %q: %w", a.Key, faults)

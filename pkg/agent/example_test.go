@@ -3,12 +3,71 @@ package agent_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/agenttest"
 	"longhaul/pkg/contracts"
 )
+
+type shoutParams struct {
+	Text  string `json:"text" jsonschema:"what to shout"`
+	Times int    `json:"times,omitempty"`
+}
+
+// An agent with its input as a Go type: the schema is registered with it, and
+// a submission that does not satisfy it is rejected before a worker sees it.
+func ExampleParams() {
+	shout := agent.Agent{
+		Key:         "shout",
+		InputSchema: agent.SchemaFor[shoutParams](),
+		Run: func(_ context.Context, run *agent.Run) (agent.Result, error) {
+			p, err := agent.Params[shoutParams](run)
+			if err != nil {
+				return agent.Result{}, err
+			}
+			return agent.Result{FinalOutput: strings.Repeat(strings.ToUpper(p.Text)+"!", max(p.Times, 1))}, nil
+		},
+	}
+
+	end := agenttest.New(shout, agenttest.Params(shoutParams{Text: "hello", Times: 2})).Run(context.Background())
+	fmt.Println(end.Status, string(end.FinalOutput))
+	end = agenttest.New(shout, agenttest.Params(map[string]any{"txt": "hello"})).Run(context.Background())
+	fmt.Println(end.Status, end.Faults)
+	// Output:
+	// succeeded "HELLO!HELLO!"
+	// rejected 2 faults: input.params.text: is required; input.params.txt: is no field here
+}
+
+// A long loop saves where it is, and a later attempt goes on from there.
+func ExampleState() {
+	count := agent.Agent{Key: "count", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+		from, resumed, err := agent.State[int](run)
+		if err != nil {
+			return agent.Result{}, err
+		}
+		fmt.Println("from", from, resumed)
+		for i := from + 1; i <= 4; i++ {
+			if err := run.Checkpoint(ctx, i); err != nil {
+				return agent.Result{}, err
+			}
+		}
+		return agent.Result{FinalOutput: 4}, nil
+	}}
+	trial := agenttest.New(count, contracts.Submission{})
+	trial.After = func(e contracts.Event) agenttest.Act {
+		if e.Type == contracts.TypeCheckpoint && e.Checkpoint.N == 2 {
+			return agenttest.Crash
+		}
+		return agenttest.GoOn
+	}
+	fmt.Println(trial.Run(context.Background()).Status)
+	// Output:
+	// from 0 false
+	// from 2 true
+	// succeeded
+}
 
 // A step that is done is not done again: here the worker dies after the first,
 // and the second attempt goes on with what the first one fetched.

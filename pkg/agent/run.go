@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -81,27 +80,6 @@ func NewRun(ctx context.Context, s Start) *Run {
 		Submission: s.Submission, ctx: ctx, host: s.Host, state: s.State, log: s.Log,
 		spent: spending{total: s.Usage},
 	}
-}
-
-// Params decodes input.params into v, a pointer. An unknown field or a value
-// of the wrong type is a permanent error that names it: another attempt would
-// meet the same input. Without params v is left as it is.
-func (r *Run) Params(v any) error {
-	raw := r.Submission.Input.Params
-	if len(raw) == 0 {
-		return nil
-	}
-	dec := json.NewDecoder(strings.NewReader(string(raw)))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
-	if err == nil {
-		return nil
-	}
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) && wrongType.Field != "" {
-		return Permanent(fmt.Errorf("params.%s: must be %s, not %s", wrongType.Field, wrongType.Type, wrongType.Value))
-	}
-	return Permanent(fmt.Errorf("params: %s", strings.TrimPrefix(err.Error(), "json: ")))
 }
 
 // Emit appends an event of the agent's own to the run's log, in order. It

@@ -45,14 +45,17 @@ func (s *submitter) admit(ctx context.Context, it *item, faults contracts.Faults
 // is wrong: whoever mends a submission wants to hear of every fault at once.
 func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faults) (contracts.Faults, error) {
 	if contracts.CheckAgentKey(it.sub.AgentKey) == nil {
-		rec, known, err := s.agents.find(ctx, it.sub.AgentKey)
+		rec, known, err := s.agents.find(ctx, it.sub)
 		if err != nil {
 			return nil, err
 		}
 		if !known && !s.cfg.AcceptUnknownAgents {
 			faults = append(contracts.Faults{s.agents.unknown(ctx, it.sub.AgentKey)}, faults...)
 		}
-		complete(&it.sub, rec, s.cfg.MaxTimeout)
+		if len(faults) == 0 { // of another one the input is not at hand
+			faults = rec.misfit(it.sub)
+		}
+		complete(&it.sub, rec.AgentRecord, s.cfg.MaxTimeout)
 	}
 	if len(faults) > 0 {
 		return faults, nil

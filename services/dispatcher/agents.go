@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/pkg/agent/schema"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
@@ -42,12 +44,24 @@ type agents struct {
 	reading sync.Mutex // held by a refresh
 
 	mu    sync.Mutex
-	known map[string]contracts.AgentRecord // replaced or added to, under mu
-	asked time.Time                        // when the last refresh began
+	known map[string]registered // replaced or added to, under mu
+	asked time.Time             // when the last refresh began
+}
+
+// registered is an agent's record, and what follows from it.
+type registered struct {
+	contracts.AgentRecord
+	input *schema.Schema // nil without one, and of one that can't be compiled
+	data  []byte         // the record as stored: the same is not compiled again
+}
+
+// misfit says what is wrong with a submission's params by the agent's own schema.
+func (r registered) misfit(s contracts.Submission) contracts.Faults {
+	return r.input.Check(s.Input.Params, "input.params")
 }
 
 func newAgents(js jetstream.JetStream, logger *slog.Logger) *agents {
-	return &agents{js: js, logger: logger, known: map[string]contracts.AgentRecord{}}
+	return &agents{js: js, logger: logger, known: map[string]registered{}}
 }
 
 // refresh reads the whole bucket, unless that was begun since already by
@@ -75,7 +89,7 @@ func (a *agents) refresh(ctx context.Context, since time.Time) {
 	}
 }
 
-func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord, error) {
+func (a *agents) readAll(ctx context.Context) (map[string]registered, error) {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel() // ends the watcher
 	kv, err := a.js.KeyValue(ctx, contracts.BucketAgents)
@@ -86,7 +100,7 @@ func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord,
 	if err != nil {
 		return nil, translate("read bucket agents", err)
 	}
-	known := map[string]contracts.AgentRecord{}
+	known := map[string]registered{}
 	for e := range w.Updates() {
 		if e == nil { // that was all
 			return known, nil
@@ -96,42 +110,52 @@ func (a *agents) readAll(ctx context.Context) (map[string]contracts.AgentRecord,
 	return nil, fmt.Errorf("read bucket agents: %w: watcher ended", jsutil.ErrUnavailable)
 }
 
-// decode reads a record. One that cannot be read still shows that its agent is known.
-func (a *agents) decode(key string, data []byte) contracts.AgentRecord {
-	var rec contracts.AgentRecord
-	if err := json.Unmarshal(data, &rec); err != nil {
+// decode reads a record. One that cannot be read still shows that its agent is
+// known, and one whose schema cannot lets every input pass.
+func (a *agents) decode(key string, data []byte) registered {
+	if there, ok := a.cached(key); ok && bytes.Equal(there.data, data) {
+		return there
+	}
+	rec := registered{data: data}
+	err := json.Unmarshal(data, &rec.AgentRecord)
+	if err != nil {
+		rec.AgentRecord = contracts.AgentRecord{}
+	} else {
+		rec.input, err = schema.Compile(rec.InputSchema)
+	}
+	if err != nil {
 		a.logger.Warn("agent's record cannot be read, defaults apply", "agent_key", key, "error", err)
-		return contracts.AgentRecord{}
 	}
 	return rec
 }
 
 // cached returns the record of key if the copy has it.
-func (a *agents) cached(key string) (contracts.AgentRecord, bool) {
+func (a *agents) cached(key string) (registered, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	rec, ok := a.known[key]
 	return rec, ok
 }
 
-// find returns the record of key, asking the bucket itself if the copy does
-// not have it; false if nobody has ever registered it.
-func (a *agents) find(ctx context.Context, key string) (contracts.AgentRecord, bool, error) {
-	if rec, ok := a.cached(key); ok {
+// find returns the record that a submission is to be judged by; false if nobody
+// has ever registered its agent. Before anything is refused the bucket itself is
+// asked: the copy may be without the agent, or have a schema of yesterday.
+func (a *agents) find(ctx context.Context, s contracts.Submission) (registered, bool, error) {
+	if rec, ok := a.cached(s.AgentKey); ok && rec.misfit(s) == nil {
 		return rec, true, nil
 	}
 	m, err := jsutil.GetFromLeader(ctx, a.js.Conn(), contracts.StreamAgents,
-		jsutil.GetRequest{LastFor: contracts.KVSubject(contracts.BucketAgents, key)})
+		jsutil.GetRequest{LastFor: contracts.KVSubject(contracts.BucketAgents, s.AgentKey)})
 	switch {
 	case errors.Is(err, jsutil.ErrNotFound), err == nil && deleted(m):
-		return contracts.AgentRecord{}, false, nil
+		return registered{}, false, nil
 	case err != nil:
-		return contracts.AgentRecord{}, false, fmt.Errorf("look up agent %s: %w", key, err)
+		return registered{}, false, fmt.Errorf("look up agent %s: %w", s.AgentKey, err)
 	}
-	rec := a.decode(key, m.Data)
+	rec := a.decode(s.AgentKey, m.Data)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.known[key] = rec
+	a.known[s.AgentKey] = rec
 	return rec, true, nil
 }
 

@@ -58,9 +58,9 @@ func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	it := &item{Delivery: m}
 	faults := it.read(s.cfg.MaxTimeout)
 	rec, known := s.agents.cached(it.sub.AgentKey)
-	plain := len(faults) == 0 && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
+	plain := len(faults) == 0 && rec.misfit(it.sub) == nil && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
 		it.sub.StartTimeoutSeconds == 0 && !it.delayed()
-	if plain && s.send(it, rec) == nil {
+	if plain && s.send(it, rec.AgentRecord) == nil {
 		s.queued <- it
 		return
 	}

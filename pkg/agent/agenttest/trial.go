@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/schema"
 	"longhaul/pkg/contracts"
 )
 
@@ -103,6 +104,9 @@ func (t *Trial) Run(ctx context.Context) Outcome {
 // Attempt makes one attempt, if need be after waiting until the run wakes up.
 func (t *Trial) Attempt(ctx context.Context) Outcome {
 	if err := t.begin(ctx); err != nil {
+		if ctx.Err() == nil {
+			panic("agenttest: " + err.Error()) // the agent is not well defined
+		}
 		return t.Outcome()
 	}
 	t.mu.Lock()
@@ -142,6 +146,13 @@ func (t *Trial) begin(ctx context.Context) error {
 	if t.head.Seq == 0 {
 		first := contracts.Draft{Type: contracts.TypeQueued, AgentKey: t.sub.AgentKey, Priority: t.sub.Priority, MaxAttempts: t.sub.MaxAttempts,
 			Payload: contracts.Queued{Submission: t.sub, SubmittedAt: now.UTC()}}
+		input, err := schema.Compile(t.agent.InputSchema)
+		if err != nil {
+			return fmt.Errorf("input schema: %w", err)
+		}
+		if faults := input.Check(t.sub.Input.Params, "input.params"); len(faults) > 0 {
+			first.Type, first.Payload = contracts.TypeRejected, contracts.Rejected{Errors: faults}
+		}
 		if err := t.append(first); err != nil {
 			return err
 		}
