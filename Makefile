@@ -96,6 +96,18 @@ recovery-sabotage: ## take guarantees out, and see that recovery notices
 schedules: build ## measure runs that wait for their time, 100,000 of them among others
 	go run ./test/recovery -only 7
 
+SEED     ?= $(shell date +%s)
+DURATION ?= 5m
+CLUSTER  ?= 1
+
+.PHONY: torture
+torture: build ## random faults for DURATION (5m), from SEED (the time), on CLUSTER (1 or 3) brokers
+	go run ./test/torture -seed $(SEED) -duration $(DURATION) -cluster $(CLUSTER)
+
+.PHONY: torture-short
+torture-short: ## a quarter of a minute of faults on one broker and on three, as `make check` does
+	go test -count=1 -run '^TestShort$$' ./test/torture
+
 .PHONY: cover
 cover: ## run the tests with coverage, by function, into cover.out
 	go test $(TESTFLAGS) -coverpkg=./pkg/...,./services/... -coverprofile=cover.out $(PKG)

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/test/torture/history"
+)
+
+// dataFaults harm what is stored, and pretend to be somebody else.
+func dataFaults() []fault {
+	return []fault{
+		{name: "forged-ack", lane: laneData, weight: 5, do: forgedAck},
+		{name: "delete-work", lane: laneData, weight: 3, do: deleting(contracts.StreamWork, (*harm).remove)},
+		{name: "delete-schedule", lane: laneData, weight: 2, do: deleting(contracts.StreamSchedule, (*harm).remove)},
+		{name: "delete-status", lane: laneData, weight: 2, do: deleteStatus},
+		{name: "corrupt-status", lane: laneData, weight: 2, do: corruptStatus},
+	}
+}
+
+var errNoTarget = errors.New("no run is at hand")
+
+// forgedAck answers a lease that is somebody else's, or was somebody's once.
+func forgedAck(_ context.Context, h *harm) error {
+	suits := heldRun
+	if h.rng.IntN(3) == 0 {
+		suits = func(h contracts.Head) bool { return h.Epoch > 0 }
+	}
+	head, token, ok := h.s.book.any(h.rng, suits)
+	if !ok || token == "" {
+		return errNoTarget
+	}
+	answers := []string{"+ACK", "-NAK", "+TERM", "+WPI", `-NAK {"delay":2000000000}`}
+	answer := answers[h.rng.IntN(len(answers))]
+	h.info(history.FaultForgedAck, answer, 0, head.RunID)
+	return h.s.nc.Publish(token, []byte(answer))
+}
+
+// deleting takes away what a live run waits with, or is held by.
+func deleting(stream string, how func(h *harm, ctx context.Context, stream, subject, run string) error) func(context.Context, *harm) error {
+	return func(ctx context.Context, h *harm) error {
+		head, _, ok := h.s.book.any(h.rng, func(h contracts.Head) bool {
+			return alive(h) && (h.Status == contracts.StatusScheduled) == (stream == contracts.StreamSchedule)
+		})
+		if !ok {
+			return errNoTarget
+		}
+		subject := contracts.ScheduleAtSubject(head.RunID)
+		if stream == contracts.StreamWork {
+			subject = contracts.WorkSubject(head.AgentKey, head.Priority, head.RunID)
+		}
+		return how(h, ctx, stream, subject, head.RunID)
+	}
+}
+
+func deleteStatus(ctx context.Context, h *harm) error {
+	head, _, ok := h.s.book.any(h.rng, func(contracts.Head) bool { return true })
+	if !ok {
+		return errNoTarget
+	}
+	return h.purge(ctx, contracts.StreamRuns, contracts.KVSubject(contracts.BucketRuns, contracts.StatusKey(head.RunID)), head.RunID)
+}
+
+func corruptStatus(ctx context.Context, h *harm) error {
+	head, _, ok := h.s.book.any(h.rng, func(contracts.Head) bool { return true })
+	if !ok {
+		return errNoTarget
+	}
+	values := []string{"", "garbage", `{"run_id":"` + head.RunID + `","status":"running"}`, "[]"}
+	subject := contracts.KVSubject(contracts.BucketRuns, contracts.StatusKey(head.RunID))
+	h.info(h.name, subject, 0, head.RunID)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_, err := h.s.js.Publish(ctx, subject, []byte(values[h.rng.IntN(len(values))]))
+	return err
+}
+
+// remove deletes the one message on a subject, as `nats stream rmm` would.
+func (h *harm) remove(ctx context.Context, stream, subject, run string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	st, err := h.s.js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", stream, err)
+	}
+	m, err := st.GetLastMsgForSubject(ctx, subject)
+	if err != nil {
+		return fmt.Errorf("find what is to be deleted: %w", err)
+	}
+	h.info(history.FaultDeleteWork, subject, 0, run)
+	return st.DeleteMsg(ctx, m.Sequence)
+}
+
+// purge deletes by subject, as `nats stream purge --subject` would.
+func (h *harm) purge(ctx context.Context, stream, subject, run string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	st, err := h.s.js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", stream, err)
+	}
+	name := h.name
+	if stream == contracts.StreamWork {
+		name = history.FaultDeleteWork
+	}
+	h.info(name, subject, 0, run)
+	return st.Purge(ctx, jetstream.WithPurgeSubject(subject))
+}
