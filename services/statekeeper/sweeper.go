@@ -128,8 +128,12 @@ func (s *sweeper) sweep(ctx context.Context, runs []liveRun, lost time.Duration)
 	}
 	waits, err := s.waiting(ctx)
 	queues := make(map[string]*jetstream.ConsumerInfo) // nil: what follows has not been handed out
+	looked := make(map[string]bool)                    // queues whose stranded messages have been looked for
 	for _, run := range runs {
 		subject, there := waits[run.runID]
+		if err == nil && strings.HasPrefix(subject, "runs.work.") && time.Since(run.seen) >= lost {
+			err = s.clear(ctx, subject, looked)
+		}
 		switch {
 		case err != nil || ctx.Err() != nil:
 			return err
