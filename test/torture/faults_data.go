@@ -17,6 +17,7 @@ func dataFaults() []fault {
 	return []fault{
 		{name: "forged-ack", lane: laneData, weight: 5, do: forgedAck},
 		{name: "delete-work", lane: laneData, weight: 3, do: deleting(contracts.StreamWork, (*harm).remove)},
+		{name: "purge-work", lane: laneData, weight: 1, do: deleting(contracts.StreamWork, (*harm).purge)},
 		{name: "delete-schedule", lane: laneData, weight: 2, do: deleting(contracts.StreamSchedule, (*harm).remove)},
 		{name: "delete-status", lane: laneData, weight: 2, do: deleteStatus},
 		{name: "corrupt-status", lane: laneData, weight: 2, do: corruptStatus},
