@@ -3,8 +3,8 @@
 // A Trial is one run without a broker: its log, made by the rules of the real
 // one, is in memory, and a script says when the run is cancelled or its worker
 // dies. It waits by the clock of the time package; in a bubble of
-// testing/synctest hours of sleep pass at once. Its sibling Serve hosts agents
-// on the real services with an embedded broker.
+// testing/synctest hours of sleep pass at once. Package live hosts agents on
+// the real services with an embedded broker.
 package agenttest
 
 import (

@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"longhaul/pkg/agent/schema"
+	"longhaul/pkg/contracts"
+)
+
+// Tool is something that a model may ask an agent to do.
+type Tool struct {
+	// Name is what the model calls it by: 1 to 64 of A-Z, a-z, 0-9, _ and -.
+	Name string
+	// Description tells the model what it does and when to use it.
+	Description string
+	// Schema is the JSON Schema of the arguments, an object; nil admits any.
+	Schema json.RawMessage
+	// Do does it, with arguments that satisfy Schema. A string goes to the model as it
+	// is, anything else as JSON. An error goes to the model too, which may mend
+	// it; a Permanent one ends the attempt. It is called from several goroutines.
+	Do func(ctx context.Context, args json.RawMessage) (any, error)
+	// Timeout ends Do's context, which Do must heed; 1 minute unless set.
+	Timeout time.Duration
+	// SideEffects makes each call a durable step of its own, remembered by the id
+	// that the model gave it: no later attempt makes that call again, and
+	// StepKey is at hand for what cannot be known (see Step). So the id must be
+	// that of a model's answer that is itself remembered, by a step or a checkpoint.
+	SideEffects bool
+}
+
+const (
+	defaultToolTimeout = time.Minute
+	// maxToolResult bounds what is told to the model of one call, in bytes.
+	maxToolResult = 256 << 10
+)
+
+// NewTool makes a tool of a function. The schema of the arguments is derived
+// from A, a struct (see SchemaFor, which panics if it cannot).
+func NewTool[A, R any](name, description string, do func(ctx context.Context, args A) (R, error)) Tool {
+	return Tool{Name: name, Description: description, Schema: SchemaFor[A](), Do: func(ctx context.Context, raw json.RawMessage) (any, error) {
+		var args A
+		if err := json.Unmarshal(raw, &args); err != nil { // such as a number that is too large
+			return nil, fmt.Errorf("arguments: %s", strings.TrimPrefix(err.Error(), "json: "))
+		}
+		return do(ctx, args)
+	}}
+}
+
+// Tools is a set of tools. It does not change, and may be used by several goroutines.
+type Tools struct {
+	tools []tool // by name
+}
+
+type tool struct {
+	Tool
+	args *schema.Schema
+}
+
+// NewTools puts tools together. Its error lists every fault of every tool.
+func NewTools(tools ...Tool) (*Tools, error) {
+	t := &Tools{}
+	var faults contracts.Faults
+	fault := func(i int, field, message string) {
+		faults = append(faults, contracts.Fault{Field: fmt.Sprintf("tools[%d].%s", i, field), Message: message})
+	}
+	for i, one := range tools {
+		if !isToolName(one.Name) {
+			fault(i, "name", fmt.Sprintf("must be 1 to 64 of A-Z, a-z, 0-9, _ and -, not %q", one.Name))
+		} else if t.find(one.Name) != nil {
+			fault(i, "name", fmt.Sprintf("%q is there twice", one.Name))
+		}
+		if one.Do == nil {
+			fault(i, "do", "must be set")
+		}
+		if one.Timeout < 0 {
+			fault(i, "timeout", fmt.Sprintf("must not be negative, not %v", one.Timeout))
+		}
+		args, err := schema.Compile(one.Schema)
+		if err != nil {
+			fault(i, "schema", err.Error())
+		}
+		t.tools = append(t.tools, tool{one, args})
+	}
+	slices.SortFunc(t.tools, func(a, b tool) int { return cmp.Compare(a.Name, b.Name) })
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func isToolName(s string) bool {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
+}
+
+// Allow returns the tools of these names alone: an agent's allow-list. A name
+// that there is no tool of is an error.
+func (t *Tools) Allow(names ...string) (*Tools, error) {
+	allowed := &Tools{}
+	for _, name := range names {
+		one := t.find(name)
+		if one == nil {
+			return nil, fmt.Errorf("there is no tool %q; there are %s", name, t.names())
+		}
+		if allowed.find(name) == nil {
+			allowed.tools = append(allowed.tools, *one)
+		}
+	}
+	slices.SortFunc(allowed.tools, func(a, b tool) int { return cmp.Compare(a.Name, b.Name) })
+	return allowed, nil
+}
+
+func (t *Tools) find(name string) *tool {
+	for i := range t.tools {
+		if t.tools[i].Name == name {
+			return &t.tools[i]
+		}
+	}
+	return nil
+}
+
+func (t *Tools) names() string {
+	var names []string
+	for _, one := range t.tools {
+		names = append(names, one.Name)
+	}
+	return cmp.Or(strings.Join(names, ", "), "none")
+}
+
+// ToolDefinition is how a model is told of a tool, in the OpenAI form.
+type ToolDefinition struct {
+	Type     string `json:"type"` // function
+	Function struct {
+		Name        string          `json:"name"`
+		Description string          `json:"description,omitempty"`
+		Parameters  json.RawMessage `json:"parameters,omitempty"`
+	} `json:"function"`
+}
+
+// Definitions returns what to tell a model of the tools, in the order of their names.
+func (t *Tools) Definitions() []ToolDefinition {
+	all := make([]ToolDefinition, len(t.tools))
+	for i, one := range t.tools {
+		all[i].Type = "function"
+		all[i].Function.Name, all[i].Function.Description, all[i].Function.Parameters = one.Name, one.Description, one.Schema
+	}
+	return all
+}
+
+// Call makes one call that a model has asked for and returns the message to
+// answer it with. It emits tool.call, the call, and tool.result, the message;
+// neither if the call is remembered. What the model can do something about is in the
+// message: a tool that there is not, arguments that do not satisfy the schema
+// (the tool is then not called), an error, a timeout, a panic. An error of Call
+// itself ends the attempt: its time is over, or the tool says Permanent.
+func (t *Tools) Call(ctx context.Context, run *Run, call contracts.ToolCall) (contracts.Message, error) {
+	fail := func(err error) (contracts.Message, error) {
+		return contracts.Message{}, fmt.Errorf("tool %q: %w", call.Function.Name, err)
+	}
+	one, refusal := t.admit(call)
+	do := func(ctx context.Context) (answer, error) { return answer{Failed: true, Content: refusal}, nil }
+	if refusal == "" {
+		do = func(ctx context.Context) (answer, error) { return one.do(ctx, run, call) }
+	}
+	observed := func(ctx context.Context) (answer, error) {
+		if err := run.emit(contracts.TypeToolCall, contracts.VisibilityUser, call); err != nil {
+			return answer{}, err
+		}
+		a, err := do(ctx)
+		if err == nil {
+			err = run.emit(contracts.TypeToolResult, contracts.VisibilityUser, a.message(call))
+		}
+		return a, err
+	}
+	var a answer
+	var err error
+	if refusal == "" && one.SideEffects {
+		if call.ID == "" {
+			return fail(Permanent(errors.New("the call has no id to remember it by")))
+		}
+		a, err = Step(ctx, run, "tool:"+one.Name+":"+call.ID, observed)
+	} else {
+		a, err = observed(ctx)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return a.message(call), nil
+}
+
+// admit finds the tool of a call, or says why there is no calling it.
+func (t *Tools) admit(call contracts.ToolCall) (*tool, string) {
+	one := t.find(call.Function.Name)
+	if one == nil {
+		return nil, fmt.Sprintf("there is no tool %q; there are %s", call.Function.Name, t.names())
+	}
+	args := json.RawMessage(call.Function.Arguments)
+	if len(args) > 0 && !json.Valid(args) {
+		return nil, "arguments: must be JSON"
+	}
+	if faults := one.args.Check(args, "arguments"); len(faults) > 0 {
+		return nil, faults.Error()
+	}
+	return one, ""
+}
+
+// answer is what a call came to, as it is remembered.
+type answer struct {
+	Content string `json:"content"`
+	Failed  bool   `json:"failed,omitempty"`
+}
+
+func (a answer) message(call contracts.ToolCall) contracts.Message {
+	text := a.Content
+	if a.Failed {
+		text = "error: " + text
+	}
+	m := contracts.Text(contracts.RoleTool, text)
+	m.ToolCallID = call.ID
+	return m
+}
+
+// do calls the tool's function. The error ends the attempt.
+func (t *tool) do(ctx context.Context, run *Run, call contracts.ToolCall) (a answer, err error) {
+	timeout := cmp.Or(t.Timeout, defaultToolTimeout)
+	within, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	defer func() {
+		if v := recover(); v != nil {
+			run.log.Error("tool panicked", "tool", t.Name, "panic", v, "stack", string(debug.Stack()))
+			a, err = answer{Failed: true, Content: "the tool broke down"}, nil
+		}
+	}()
+	args := json.RawMessage(cmp.Or(call.Function.Arguments, "{}"))
+	v, err := t.Do(within, args)
+	switch {
+	case err == nil:
+		text, err := content(v)
+		return answer{Content: text}, err
+	case ctx.Err() != nil:
+		return answer{}, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	case IsPermanent(err):
+		return answer{}, err
+	case within.Err() != nil:
+		err = fmt.Errorf("took longer than its %v", timeout)
+	}
+	return answer{Failed: true, Content: contracts.Shorten(err.Error(), maxToolResult)}, nil
+}
+
+// content is a result as the model reads it.
+func content(v any) (string, error) {
+	text, ok := v.(string)
+	if !ok {
+		raw, err := encode(v)
+		if err != nil {
+			return "", Permanent(fmt.Errorf("its result, %s, is no JSON: %w", reflect.TypeOf(v), err))
+		}
+		text = string(raw)
+	}
+	return contracts.Shorten(text, maxToolResult), nil
+}
