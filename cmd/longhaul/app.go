@@ -6,17 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
 	"os"
 	"time"
 
 	"github.com/lmittmann/tint"
 	"github.com/mattn/go-isatty"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
-	"longhaul/pkg/client"
-	"longhaul/pkg/jsutil"
 )
 
 // globals are the flags of every command.
@@ -104,50 +98,6 @@ type errorDocument struct {
 	ExitCode int    `json:"exit_code"`
 }
 
-// connect connects a client command: it fails within seconds if there is no broker.
-func (a *app) connect() (*nats.Conn, error) {
-	return jsutil.Connect(jsutil.ConnectConfig{
-		URL: a.NATS, Context: a.Context, Creds: a.Creds, Name: "longhaul cli " + hostname(), Logger: a.warnings,
-	})
-}
-
-// dial connects and returns a client, with what closes its connection.
-func (a *app) dial() (c *client.Client, hangUp func(), err error) {
-	nc, err := a.connect()
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err = client.New(nc)
-	if err != nil {
-		nc.Close()
-		return nil, nil, err
-	}
-	return c, nc.Close, nil
-}
-
-// jetStream connects a command that looks at the broker itself; the connection,
-// js.Conn(), is the caller's to close.
-func (a *app) jetStream() (jetstream.JetStream, error) {
-	nc, err := a.connect()
-	if err != nil {
-		return nil, err
-	}
-	js, err := jsutil.JetStream(nc)
-	if err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return js, nil
-}
-
-// connectService connects a service: it goes on trying for ever.
-func (a *app) connectService(name string, log *slog.Logger) (*nats.Conn, error) {
-	return jsutil.Connect(jsutil.ConnectConfig{
-		URL: a.NATS, Context: a.Context, Creds: a.Creds, Name: "longhaul " + name + " " + hostname(),
-		Retry: true, Logger: log,
-	})
-}
-
 // printJSON prints v as one line of JSON.
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.stdout)
@@ -162,15 +112,4 @@ func (a *app) printLines(lines []string) {
 	for _, l := range lines {
 		_, _ = fmt.Fprintln(a.stdout, l)
 	}
-}
-
-// withoutSecrets returns a broker's URL as it may be logged: without user,
-// password or token.
-func withoutSecrets(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" {
-		return "(not shown)"
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
 }

@@ -39,7 +39,7 @@ type cli struct {
 
 const description = `Longhaul runs long jobs durably on NATS JetStream.
 
-Every flag can be set in the environment: the global flags and those of the services as LONGHAUL_<FLAG>, such as LONGHAUL_NATS; those of any other command as LONGHAUL_<COMMAND>_<FLAG>, such as LONGHAUL_SUBMIT_PRIORITY.
+Every flag can be set in the environment: the global flags and those of the services as LONGHAUL_<FLAG>, such as LONGHAUL_NATS; those of any other command as LONGHAUL_<COMMAND>_<FLAG>, such as LONGHAUL_SUBMIT_PRIORITY. A flag wins over the environment, also --context over LONGHAUL_NATS and --nats over LONGHAUL_CONTEXT.
 
 Exit codes:
 
@@ -118,6 +118,9 @@ func run(ctx context.Context, a *app, args []string) int {
 		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
+	if parsed != nil {
+		grammar.preferFlags(parsed)
+	}
 	a.globals = grammar.globals
 	a.setUp()
 	if err != nil {

@@ -22,7 +22,7 @@ type cancelCmd struct {
 
 // Help is shown below the command's summary.
 func (cancelCmd) Help() string {
-	return `The request is durable: it is carried out even if nothing but the broker runs at this moment. With --wait the exit code is 0 when every run was cancelled.
+	return `The request is durable: it is carried out even if nothing but the broker runs at this moment. With --wait the exit code is 0 when every run was cancelled. Without, too, a run that has ended otherwise makes it 1, and one that is unknown 8.
 
 Examples:
 

@@ -41,6 +41,9 @@ Examples:
     longhaul dev --exec 'summarize=python3 summarize.py'`
 }
 
+// Validate checks what the grammar cannot say.
+func (d *devCmd) Validate() error { return above("--concurrency", float64(d.Concurrency)) }
+
 const (
 	// devDrain is short: whoever presses ^C waits for it, and the runs go on at
 	// the next start.

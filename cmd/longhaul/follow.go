@@ -151,7 +151,7 @@ type watchCmd struct {
 
 // Help is shown below the command's summary.
 func (watchCmd) Help() string {
-	return `Text that the agent streams is shown as text, every other event in one line. Interrupting it does nothing to the run.
+	return `Text that the agent streams is shown as text, every other event in one line. Interrupting it does nothing to the run. The exit code tells how the run ended: 0 if it succeeded, 3 to 6 if it failed, timed out, was cancelled or was rejected.
 
 Examples:
 
@@ -197,14 +197,34 @@ func (w *watchCmd) Run(ctx context.Context, a *app) error {
 		}
 		return err
 	}
+	return w.one(ctx, a, c, p)
+}
+
+func (w *watchCmd) one(ctx context.Context, a *app, c *client.Client, p *eventPrinter) error {
 	head, err := a.head(ctx, c, w.RunID)
 	if err != nil {
 		return err
 	}
-	if head.Status.Terminal() && w.From > head.Seq && w.UntilEnd {
-		return a.ended(client.Outcome{Entry: head}) // nothing more to see, and how it ended is known
+	if w.From <= head.Seq {
+		return a.follow(ctx, c, w.RunID, p, runlog.FollowOptions{From: w.From, UntilEnd: w.UntilEnd})
 	}
-	return a.follow(ctx, c, w.RunID, p, runlog.FollowOptions{From: w.From, UntilEnd: w.UntilEnd})
+	// Beyond what there is, and perhaps beyond all that there will be.
+	if !head.Status.Terminal() || !w.UntilEnd {
+		if !a.JSON {
+			a.err.printf("%s\n", a.err.dim(fmt.Sprintf("The last event is number %d (%s); waiting for number %d.", head.Seq, head.Type, w.From)))
+		}
+		err := a.follow(ctx, c, w.RunID, p, runlog.FollowOptions{From: w.From, UntilEnd: w.UntilEnd})
+		if err != nil || !w.UntilEnd {
+			return err
+		}
+		if head, err = c.Head(ctx, w.RunID); err != nil || head.Seq >= w.From {
+			return err
+		}
+	}
+	if !a.JSON {
+		a.err.printf("Run %s has ended with event number %d: %s. There is no number %d.\n", w.RunID, head.Seq, a.err.status(head.Status), w.From)
+	}
+	return a.ended(client.Outcome{Entry: head})
 }
 
 // wrongID reports an argument that can be no run's id.

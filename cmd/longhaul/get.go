@@ -20,7 +20,7 @@ type getCmd struct {
 
 // Help is shown below the command's summary.
 func (getCmd) Help() string {
-	return `It exits with 0 whatever became of the run; use submit --wait or watch for exit codes that tell.
+	return `It exits with 0 whatever became of the run, with 8 if there is no such run; use submit --wait or watch for exit codes that tell how it ended.
 
 Examples:
 
@@ -39,6 +39,9 @@ func (g *getCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer hangUp()
 	resp, err := c.Get(ctx, g.RunID)
+	if unknown := (*client.APIError)(nil); errors.Is(err, client.ErrNotFound) && errors.As(err, &unknown) {
+		return &codedError{code: exitNotFound, err: unknown, hint: "is the id right? longhaul list shows what there is"}
+	}
 	if err != nil {
 		return err
 	}

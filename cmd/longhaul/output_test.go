@@ -24,6 +24,52 @@ func decodeLines[T any](t *testing.T, text string) []T {
 	return all
 }
 
+// Where an agent's input comes from stdin.
+func TestSubmitReadsStdin(t *testing.T) {
+	url := startDev(t)
+	for _, tc := range []struct{ name, stdin, args, want string }{
+		{"submissions", `{"input":{"messages":[{"role":"user","content":"one"}]}}`, "submit echo - --wait", "one\n"},
+		{"submissions, by file", `{"input":{"messages":[{"role":"user","content":"one"}]}}`, "submit echo --file - --wait", "one\n"},
+		{"message", "line one\nline two\n", "submit echo --message - --wait", "line one\nline two\n"},
+		{"params", `{"n": 2}`, "submit count --param-json - --param pause_ms=1 --wait", "2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := longhaul(t, url, tc.stdin, strings.Fields(tc.args)...)
+			if r.code != exitOK || !strings.Contains(r.stdout, tc.want) {
+				t.Errorf("%+v, want the output %q", r, tc.want)
+			}
+		})
+	}
+	if r := longhaul(t, url, "not JSON\n", "submit", "echo", "-"); r.code != exitUsage || !strings.Contains(r.stderr, "--message -") {
+		t.Errorf("text where submissions are expected: %+v", r)
+	}
+}
+
+// Events that are yet to come are waited for, in words; if the run ends
+// before, that is said, and how.
+func TestWatchFromBeyondTheEnd(t *testing.T) {
+	url := startDev(t)
+	ends := mustSubmit(t, url, "count", "-p", "n=1000", "-p", "pause_ms=20")
+	goesOn := mustSubmit(t, url, "count", "-p", "n=1000", "-p", "pause_ms=20")
+	waits := start(t, url, "watch", goesOn, "--from", "40", "--json", "--no-until-end")
+	told := start(t, url, "watch", ends, "--from", "100000")
+	told.says("waiting for number 100000")
+	var e contracts.Event
+	if mustDecode(t, waits.line(), &e); e.Seq != 40 {
+		t.Errorf("first event is %d", e.Seq)
+	}
+	waits.signal(os.Interrupt)
+	waits.end()
+	for _, id := range []string{ends, goesOn} {
+		if r := longhaul(t, url, "", "cancel", id, "--wait"); r.code != exitOK {
+			t.Errorf("%+v", r)
+		}
+	}
+	if code, _ := told.end(); code != exitCancelled || !strings.Contains(told.stderr.String(), "cancelled. There is no number 100000.") {
+		t.Errorf("exit code %d: %s", code, told.stderr)
+	}
+}
+
 func TestOutput(t *testing.T) {
 	url := startDev(t)
 	run := func(args ...string) string {

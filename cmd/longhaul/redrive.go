@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 )
@@ -30,7 +32,7 @@ type redriveCmd struct {
 
 // Help is shown below the command's summary.
 func (redriveCmd) Help() string {
-	return `The run goes on from its last checkpoint, on the same log, with its attempts counted anew.
+	return `The run goes on from its last checkpoint, on the same log, with its attempts counted anew. The exit code is 1 for a run that did not end badly, 8 for one that is unknown; with --follow and --wait it tells how the run ended.
 
 In place of a run, a filter names all that match the whole of it; without --status these are the runs that failed, timed out or were cancelled. It says how many there are, and asks before it acts on more than one; where there is nobody to ask, --yes is needed. With --json it prints one line for each.
 
@@ -91,7 +93,12 @@ func (r *redriveCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if !head.Status.Redrivable() {
-		return fmt.Errorf("run %s has the status %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)
+		hint := ""
+		if head.Status == contracts.StatusRejected {
+			hint = "it never became a run: submit it again, corrected"
+		}
+		return &codedError{code: exitError, hint: hint, err: fmt.Errorf(
+			"run %s has the status %s; only a run that failed, timed out or was cancelled can be redriven", r.RunID, head.Status)}
 	}
 	if err := c.Redrive(ctx, r.RunID, r.command()); err != nil {
 		return err
@@ -113,29 +120,29 @@ func (r *redriveCmd) command() contracts.RedriveCommand {
 	return contracts.RedriveCommand{By: orUser(r.By), FromStart: r.FromStart}
 }
 
-// many redrives all that match. The first error ends it: what is left matches
-// the same filter the next time.
+// many redrives all that match. The first error ends it, and so does an
+// interruption: what is left matches the same filter the next time.
 func (r *redriveCmd) many(ctx context.Context, a *app, c *client.Client, since time.Time) error {
-	runs, err := r.matches(ctx, a, c, since)
+	runs, counts, err := r.matches(ctx, a, c, since)
 	if err != nil {
 		return err
 	}
-	if err := r.confirm(ctx, a, runs); err != nil {
+	if err := r.confirm(ctx, a, len(runs), counts); err != nil {
 		return err
 	}
 	p := newProgress(a)
 	for i, run := range runs {
-		if err := c.Redrive(ctx, run.RunID, r.command()); err != nil {
+		if err := c.Redrive(ctx, run.id.String(), r.command()); err != nil {
 			p.clear()
-			return fmt.Errorf("after %s of %s: %w", number(i), plural(len(runs), "run"), err)
+			return fmt.Errorf("after %s of %s: %w; the rest still matches the filter", number(i), plural(len(runs), "run"), err)
 		}
 		switch {
 		case a.JSON:
-			if err := a.printJSON(redriveDocument{run.RunID, run.Seq + 1}); err != nil {
+			if err := a.printJSON(redriveDocument{run.id.String(), run.seq + 1}); err != nil {
 				return err
 			}
 		case !a.out.terminal:
-			a.out.printf("%s\n", run.RunID)
+			a.out.printf("%s\n", run.id)
 		}
 		p.show(fmt.Sprintf("%s of %s redriven", number(i+1), number(len(runs))), i+1)
 	}
@@ -147,28 +154,40 @@ func (r *redriveCmd) many(ctx context.Context, a *app, c *client.Client, since t
 	return nil
 }
 
+// match is what is kept of a run that matches: 24 bytes, for there may be a million.
+type match struct {
+	id  uuid.UUID
+	seq uint64 // of its last event
+}
+
 // matches lists every run that is meant, page by page, before any of them is
-// touched: a run that is redriven leaves the list.
-func (r *redriveCmd) matches(ctx context.Context, a *app, c *client.Client, since time.Time) ([]contracts.StatusRecord, error) {
+// touched (a run that is redriven leaves the list), and counts how they ended.
+func (r *redriveCmd) matches(ctx context.Context, a *app, c *client.Client, since time.Time) (runs []match, counts map[contracts.Status]int, err error) {
 	req := contracts.ListRequest{Status: r.Status, AgentKey: r.Agent, Metadata: r.Metadata, Limit: contracts.MaxListLimit}
 	if len(req.Status) == 0 {
 		req.Status = slices.DeleteFunc(contracts.Statuses(), func(s contracts.Status) bool { return !s.Redrivable() })
 	}
 	p := newProgress(a)
 	defer p.clear()
-	var runs []contracts.StatusRecord
+	counts = map[contracts.Status]int{}
 	for {
 		page, err := c.List(ctx, req)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, run := range page.Runs {
-			if !run.FinishedAt.Before(since) {
-				runs = append(runs, run)
+			if run.FinishedAt.Before(since) {
+				continue
 			}
+			id, err := uuid.Parse(run.RunID)
+			if err != nil {
+				return nil, nil, fmt.Errorf("list runs: run id %q: %w", run.RunID, err)
+			}
+			runs = append(runs, match{id, run.Seq})
+			counts[run.Status]++
 		}
 		if page.Cursor == "" {
-			return runs, nil
+			return runs, counts, nil
 		}
 		req.Cursor = page.Cursor
 		p.show(plural(len(runs), "run")+" found", len(runs))
@@ -177,28 +196,24 @@ func (r *redriveCmd) matches(ctx context.Context, a *app, c *client.Client, sinc
 
 // confirm says how many runs are meant, and asks whether that is so if they are
 // more than one. Nil means that it is.
-func (r *redriveCmd) confirm(ctx context.Context, a *app, runs []contracts.StatusRecord) error {
+func (r *redriveCmd) confirm(ctx context.Context, a *app, n int, counts map[contracts.Status]int) error {
 	if !a.JSON {
-		a.err.printf("%s.\n", matchWords(runs))
+		a.err.printf("%s.\n", matchWords(n, counts))
 	}
 	switch {
-	case len(runs) <= 1 || r.Yes:
+	case n <= 1 || r.Yes:
 		return nil
 	case a.JSON || !a.err.terminal || !isTerminal(a.stdin):
-		return &codedError{code: exitUsage, err: fmt.Errorf("%s match, and there is nobody to ask", plural(len(runs), "run")),
+		return &codedError{code: exitUsage, err: fmt.Errorf("%s match, and there is nobody to ask", plural(n, "run")),
 			hint: "add --yes to redrive them all"}
 	}
 	return a.ask(ctx, "Run them again?")
 }
 
 // matchWords tells how many match, and how they ended.
-func matchWords(runs []contracts.StatusRecord) string {
-	if len(runs) == 0 {
+func matchWords(n int, counts map[contracts.Status]int) string {
+	if n == 0 {
 		return "No run matches"
-	}
-	counts := map[contracts.Status]int{}
-	for _, run := range runs {
-		counts[run.Status]++
 	}
 	var parts []string
 	for _, s := range contracts.Statuses() {
@@ -206,7 +221,7 @@ func matchWords(runs []contracts.StatusRecord) string {
 			parts = append(parts, number(counts[s])+" "+strings.ReplaceAll(string(s), "_", " "))
 		}
 	}
-	return fmt.Sprintf("%s: %s", plural(len(runs), "run"), strings.Join(parts, ", "))
+	return fmt.Sprintf("%s: %s", plural(n, "run"), strings.Join(parts, ", "))
 }
 
 // ask returns nil if the answer is yes. What is no answer is a no.

@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
 )
 
 func TestRedriveByFilter(t *testing.T) {
@@ -91,5 +95,93 @@ func TestAsk(t *testing.T) {
 	t.Cleanup(func() { _ = end.Close() })
 	if err := newApp(silent, &bytes.Buffer{}, &bytes.Buffer{}, nil).ask(ctx, "Really?"); !errors.Is(err, errInterrupted) {
 		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// Tens of thousands of runs match. It goes through them without a limit of
+// time, is interrupted in the midst of it, and goes on with the rest.
+func TestRedriveTensOfThousands(t *testing.T) {
+	const n = 10_000
+	url := startDev(t)
+	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jsutil.JetStream(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancelMany(t, runlog.New(js), n)
+	stats := func() map[contracts.Status]int {
+		var s contracts.StatsResponse
+		mustDecode(t, longhaul(t, url, "", "stats", "--json").stdout, &s)
+		return s.ByStatus
+	}
+	waitFor(t, "all runs to have ended in the projection", func() bool { return stats()[contracts.StatusCancelled] == n })
+
+	p := start(t, url, "redrive", "--status", "cancelled", "--yes")
+	seen := map[string]bool{}
+	for range n / 4 {
+		seen[strings.TrimSpace(p.line())] = true
+	}
+	p.signal(syscall.SIGINT)
+	code, rest := p.end()
+	for _, id := range strings.Fields(rest) {
+		seen[id] = true
+	}
+	if code != exitInterrupted || len(seen) == n || !strings.Contains(p.stderr.String(), "of 10,000 runs") {
+		t.Fatalf("exit code %d after %d runs: %s", code, len(seen), p.stderr)
+	}
+	t.Logf("interrupted after %d", len(seen))
+	waitFor(t, "those to wait again", func() bool { return stats()[contracts.StatusPending] >= len(seen) })
+	r := longhaul(t, url, "", "redrive", "--status", "cancelled", "--yes")
+	for _, id := range strings.Fields(r.stdout) {
+		seen[id] = true
+	}
+	if r.code != exitOK || len(seen) < n-1 { // one was under way at the interruption
+		t.Errorf("exit code %d, %d runs of %d: %s", r.code, len(seen), n, r.stderr)
+	}
+	waitFor(t, "all to wait again", func() bool { return stats()[contracts.StatusPending] == n })
+}
+
+// cancelMany makes logs of runs that were cancelled before a worker had them,
+// of an agent that no worker hosts.
+func cancelMany(t *testing.T, log *runlog.Log, n int) {
+	t.Helper()
+	const window = 1000
+	var under []*runlog.Pending
+	settle := func() (heads []runlog.Head) {
+		for _, p := range under {
+			h, err := p.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			heads = append(heads, h)
+		}
+		under = under[:0]
+		return heads
+	}
+	send := func(at runlog.Head, id string, d contracts.Draft) {
+		e, err := contracts.Next(at.Head, id, d, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := log.AppendAsync(at, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		under = append(under, p)
+	}
+	for made := 0; made < n; made += window {
+		for range window {
+			id := contracts.NewRunID()
+			send(runlog.Head{}, id, contracts.Draft{Type: contracts.TypeQueued, AgentKey: "nobody", Priority: contracts.PriorityNormal, MaxAttempts: 1,
+				Payload: contracts.Queued{Submission: contracts.Submission{RunID: id, AgentKey: "nobody"}}})
+		}
+		for _, h := range settle() {
+			send(h, h.RunID, contracts.Draft{Type: contracts.TypeCancelled})
+		}
+		settle()
 	}
 }

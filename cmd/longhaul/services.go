@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -101,6 +102,9 @@ Example:
     longhaul dispatcher --nats nats://broker:4222`
 }
 
+// Validate checks what the grammar cannot say.
+func (d *dispatcherCmd) Validate() error { return above("--max-timeout-seconds", d.MaxTimeoutSeconds) }
+
 // Run runs the service.
 func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	longest := time.Duration(d.MaxTimeoutSeconds * float64(time.Second))
@@ -173,7 +177,20 @@ func (w *workerCmd) Validate() error {
 	if len(w.Agent) == 0 && len(w.Exec) == 0 {
 		return fmt.Errorf("say what to execute: --agent (built in: %s) or --exec NAME=COMMAND", strings.Join(builtinKeys(), ", "))
 	}
-	return nil
+	// To worker.Config zero stands for the default; from a person it is a mistake.
+	return errors.Join(
+		above("--concurrency", float64(w.Concurrency)), above("--max-attempts", float64(w.MaxAttempts)),
+		above("--run-timeout-seconds", w.RunTimeoutSeconds), above("--lease-ttl-seconds", w.LeaseTTLSeconds),
+		above("--heartbeat-event-interval-seconds", w.HeartbeatEventIntervalSeconds),
+		above("--retry-backoff-base", w.RetryBackoffBase), above("--retry-backoff-max", w.RetryBackoffMax))
+}
+
+// above refuses what is not above 0.
+func above(flag string, value float64) error {
+	if value > 0 {
+		return nil
+	}
+	return fmt.Errorf("%s must be above 0, not %g", flag, value)
 }
 
 // Run runs the service.

@@ -100,15 +100,16 @@ func TestWorkerOnce(t *testing.T) {
 func TestWorkerSettingsFromTheEnvironment(t *testing.T) {
 	url := startBroker(t)
 	cmd := newProgram(t, url, "worker", "--once")
-	cmd.Env = append(cmd.Env, "LONGHAUL_AGENT=echo,count", "LONGHAUL_CONCURRENCY=0")
+	cmd.Env = append(cmd.Env, "LONGHAUL_AGENT=echo,count", "LONGHAUL_CONCURRENCY=2")
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != exitNotFound {
-		t.Errorf("concurrency 0 stands for the default, and two agents for themselves; got %v: %s", err, out)
+		t.Errorf("two agents stand for themselves; got %v: %s", err, out)
 	}
 	cmd = newProgram(t, url, "worker", "--once")
-	cmd.Env = append(cmd.Env, "LONGHAUL_AGENT=echo", "LONGHAUL_RETRY_BACKOFF_MAX=-1")
+	cmd.Env = append(cmd.Env, "LONGHAUL_AGENT=echo", "LONGHAUL_RETRY_BACKOFF_MAX=-1", "LONGHAUL_CONCURRENCY=0")
 	out, err = cmd.CombinedOutput()
-	if cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(string(out), "retry_backoff_max") {
+	if cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(string(out), "--retry-backoff-max must be above 0") ||
+		!strings.Contains(string(out), "--concurrency must be above 0, not 0") {
 		t.Errorf("got %v: %s", err, out)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"longhaul/pkg/client"
@@ -17,10 +19,11 @@ import (
 // submitCmd submits a run, or every line of a file or of stdin.
 type submitCmd struct {
 	Agent string `arg:"" optional:"" name:"agent" help:"The agent's key; - reads submissions from stdin."`
+	Stdin string `arg:"" optional:"" name:"stdin" help:"- reads submissions from stdin, which need not name the agent."`
 
-	Message        []string            `short:"m" sep:"none" placeholder:"TEXT" help:"A message from the user; may be repeated."`
+	Message        []string            `short:"m" sep:"none" placeholder:"TEXT" help:"A message from the user; may be repeated. - reads it from stdin."`
 	Param          []string            `short:"p" sep:"none" placeholder:"NAME=VALUE" help:"A parameter; the value is JSON, or else a string. May be repeated."`
-	ParamJSON      string              `name:"param-json" placeholder:"JSON" help:"All parameters, as a JSON object; --param adds to them."`
+	ParamJSON      string              `name:"param-json" placeholder:"JSON" help:"All parameters, as a JSON object; --param adds to them. - reads them from stdin."`
 	Metadata       map[string]string   `mapsep:"none" placeholder:"NAME=VALUE" help:"Metadata to find the run by; may be repeated."`
 	RunID          string              `name:"run-id" placeholder:"UUID" help:"The run's id. Submitting it twice makes one run."`
 	IdempotencyKey string              `placeholder:"KEY" help:"Submitting this key twice makes one run."`
@@ -47,30 +50,45 @@ Examples:
     longhaul submit count --param n=5 --param pause_ms=300 --follow
     longhaul submit report --param-json '{"month": "2026-11"}' --metadata user=u1 --idempotency-key report-2026-11
     longhaul submit --file submission.json
+    cat question.txt | longhaul submit echo --message - --wait
+    jq -c .params order.json | longhaul submit report --param-json -
     generate-submissions | longhaul submit -
-    generate-submissions | longhaul submit report --priority low --file -
+    generate-submissions | longhaul submit report --priority low -
 
 A submission in JSON is described in docs/schemas; only agent_key is required, and an AGENT on the command line, like the other flags, stands in for what it leaves out.`
 }
 
 // Validate checks what the grammar cannot say.
 func (s *submitCmd) Validate() error {
+	readers := 0 // of stdin
+	for _, from := range append([]string{s.Agent, s.Stdin, s.File, s.ParamJSON}, s.Message...) {
+		if from == "-" {
+			readers++
+		}
+	}
 	switch {
+	case s.Stdin != "" && s.Stdin != "-":
+		return fmt.Errorf("one agent is enough; %q is too much (a message is given by --message, a parameter by --param)", s.Stdin)
 	case s.Agent == "" && s.File == "":
 		return errors.New("name an agent, or give --file FILE, or - to read from stdin")
-	case s.Agent == "-" && s.File != "":
+	case (s.Agent == "-" || s.Stdin == "-") && s.File != "":
 		return errors.New("either --file or -, not both")
+	case readers > 1:
+		return errors.New("stdin can be read once: give one - alone")
 	}
 	return nil
 }
 
 // Run runs the command.
 func (s *submitCmd) Run(ctx context.Context, a *app) error {
+	if err := s.readStdin(a.stdin); err != nil {
+		return err
+	}
 	base, err := s.submission(a.now())
 	if err != nil {
 		return err
 	}
-	if s.Agent != "-" && s.File == "" {
+	if s.Agent != "-" && s.Stdin == "" && s.File == "" {
 		return s.one(ctx, a, base)
 	}
 	in, closeInput, err := s.open(a)
@@ -79,6 +97,9 @@ func (s *submitCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer closeInput()
 	source, err := newSource(in, base)
+	if faults := (contracts.Faults)(nil); s.Stdin == "-" && errors.As(err, &faults) {
+		return &codedError{code: exitUsage, err: err, hint: "submissions are JSON; text for the agent is read by --message -"}
+	}
 	if err != nil {
 		return err
 	}
@@ -89,6 +110,23 @@ func (s *submitCmd) Run(ctx context.Context, a *app) error {
 		return usagef("--follow is for one run; use --wait, or watch --agent KEY in another terminal")
 	}
 	return s.bulk(ctx, a, source)
+}
+
+// readStdin puts in the place of a flag's - what stdin holds.
+func (s *submitCmd) readStdin(stdin io.Reader) error {
+	into := &s.ParamJSON
+	if i := slices.Index(s.Message, "-"); i >= 0 {
+		into = &s.Message[i]
+	}
+	if *into != "-" {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(stdin, maxLine))
+	if err != nil {
+		return fmt.Errorf("read stdin: %w", err)
+	}
+	*into = strings.TrimRight(string(text), "\r\n")
+	return nil
 }
 
 func (s *submitCmd) open(a *app) (io.Reader, func(), error) {
