@@ -13,6 +13,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin"
+	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/dispatcher"
 	"longhaul/services/statekeeper"
@@ -117,7 +118,8 @@ func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 
 // statekeeperCmd runs a statekeeper.
 type statekeeperCmd struct {
-	RetentionDays float64 `default:"7" placeholder:"DAYS" help:"How long a run is kept after its end (default ${default})."`
+	RetentionDays float64           `default:"7" placeholder:"DAYS" help:"How long a run is kept after its end (default ${default})."`
+	RetentionFor  map[string]string `mapsep:"," placeholder:"STATUS=TIME,…" help:"The same for runs that ended with a status, where it differs: failed=30d,succeeded=12h."`
 	topologyFlags
 }
 
@@ -125,17 +127,45 @@ type statekeeperCmd struct {
 func (statekeeperCmd) Help() string {
 	return `Any number may run; one works, the others stand by and answer queries. The first SIGINT or SIGTERM lets it finish what it has begun, the second ends it at once.
 
-Example:
+A run that has not ended is kept, however long it waits or works. What has ended goes with its log, checkpoints and idempotency key.
 
-    longhaul statekeeper --nats nats://broker:4222`
+Examples:
+
+    longhaul statekeeper --nats nats://broker:4222
+    longhaul statekeeper --retention-days 3 --retention-for failed=30d,timed_out=30d`
+}
+
+// Validate checks what the grammar cannot say.
+func (s *statekeeperCmd) Validate() error {
+	if s.RetentionDays <= 0 {
+		return fmt.Errorf("--retention-days: must be more than 0, not %v", s.RetentionDays)
+	}
+	return nil
+}
+
+// retentionFor reads --retention-for. Which statuses there are is statekeeper's to say.
+func (s *statekeeperCmd) retentionFor() (map[contracts.Status]time.Duration, error) {
+	kept := make(map[contracts.Status]time.Duration)
+	for status, text := range s.RetentionFor {
+		d, err := parseDuration(text)
+		if err != nil {
+			return nil, usagef("--retention-for %s: %w", status, err)
+		}
+		kept[contracts.Status(status)] = d
+	}
+	return kept, nil
 }
 
 // Run runs the service.
 func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
 	retention := time.Duration(s.RetentionDays * 24 * float64(time.Hour))
-	return a.serve(ctx, "statekeeper", append([]any{"retention", retention}, s.settings()...), func(nc *nats.Conn) (runner, error) {
+	kept, err := s.retentionFor()
+	if err != nil {
+		return err
+	}
+	return a.serve(ctx, "statekeeper", append([]any{"retention", retention, "retention_for", s.RetentionFor}, s.settings()...), func(nc *nats.Conn) (runner, error) {
 		return statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
-			Retention: retention, Logger: a.log.With("service", "statekeeper")})
+			Retention: retention, RetentionFor: kept, Logger: a.log.With("service", "statekeeper")})
 	})
 }
 

@@ -110,6 +110,19 @@ func CheckpointKey(runID string, epoch, n uint64) string {
 	return fmt.Sprintf("checkpoint.%s.%d.%d", mustRunID(runID), epoch, n)
 }
 
+// RoundKey is where it is settled in bucket runs what follows the event at a
+// sequence of RUNS_LOG, by which a run has ended: a redrive or the run's removal.
+// Whoever creates the key may go on, and the other may not.
+func RoundKey(runID string, sequence uint64) string {
+	return fmt.Sprintf("round.%s.%d", mustRunID(runID), sequence)
+}
+
+// What stands on a RoundKey.
+const (
+	RoundRedrive = "redrive" // with the time in RFC 3339 behind it, after a space
+	RoundRemoval = "removal"
+)
+
 // KVSubject is the subject that a bucket's key is stored on.
 func KVSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
 

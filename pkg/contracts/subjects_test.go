@@ -53,6 +53,7 @@ func TestOtherSubjects(t *testing.T) {
 		APISubject(EndpointList):                              "runs.api.list",
 		KVSubject(BucketRuns, StatusKey(testRun)):             "$KV.runs.status." + testRun,
 		CheckpointKey(testRun, 2, 3):                          "checkpoint." + testRun + ".2.3",
+		RoundKey(testRun, 7):                                  "round." + testRun + ".7",
 		IdempotencyKey("a.b *>\n"):                            "key." + RunIDFromKey("a.b *>\n"),
 		strings.Join([]string{StreamRuns, StreamAgents}, " "): "KV_runs KV_agents",
 	} {

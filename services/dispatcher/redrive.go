@@ -48,6 +48,9 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	if done, err := d.redrivenBy(ctx, last, m.Stored, id); err != nil || done {
 		return err
 	}
+	if stays, err := d.settleRound(ctx, last.Head()); err != nil || !stays {
+		return err
+	}
 	last, err = d.append(ctx, last.Head(), runID, contracts.Draft{
 		Type: contracts.TypeRequeued, FromStart: cmd.FromStart,
 		Payload: contracts.Requeued{Reason: contracts.RequeueRedrive, By: cmd.By, FromStart: cmd.FromStart, CommandID: id},

@@ -64,8 +64,8 @@ func (s *sweeper) repair(ctx context.Context, runID string) error {
 	}
 	want, err := s.lookup(ctx, runID)
 	switch rec := want.Run; {
-	case errors.As(err, new(*apiError)) && there.rec.RunID == "" && !s.dry:
-		return s.purge(ctx, statusSubject(runID))
+	case errors.As(err, new(*apiError)) && there.rec.RunID == "" && !s.dry: // and what a redrive left that came too late
+		return errors.Join(s.purge(ctx, roundSubjects(runID)), s.purge(ctx, statusSubject(runID)))
 	case errors.As(err, new(*apiError)), err == nil && time.Since(rec.UpdatedAt) < auditAge:
 		return nil
 	case err != nil, reflect.DeepEqual(there.rec, rec), !s.act(&s.did.Statuses, runID, &s.counters.Repaired):

@@ -1,12 +1,16 @@
 package statekeeper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
+	"slices"
 	"time"
 
+	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
 
@@ -19,6 +23,8 @@ type Config struct {
 	Version string
 	// Retention is how long a run is kept after its end. Default 7 days.
 	Retention time.Duration
+	// RetentionFor is that of runs that ended with some status, where it differs.
+	RetentionFor map[contracts.Status]time.Duration
 	// Logger takes the log lines. Default slog.Default.
 	Logger *slog.Logger
 }
@@ -52,8 +58,30 @@ func (c Config) check() error {
 	if c.Retention < 0 {
 		faults = append(faults, fmt.Errorf("retention must not be negative, as %s is", c.Retention))
 	}
+	for _, status := range slices.Sorted(maps.Keys(c.RetentionFor)) {
+		switch d := c.RetentionFor[status]; {
+		case !status.Terminal():
+			faults = append(faults, fmt.Errorf("retention for %q: is no status that a run ends with; there are %q", status, terminal()))
+		case d <= 0:
+			faults = append(faults, fmt.Errorf("retention for %s: must be more than 0, not %s", status, d))
+		}
+	}
 	if len(faults) == 0 {
 		return nil
 	}
 	return fmt.Errorf("statekeeper config: %w", errors.Join(faults...))
+}
+
+// terminal lists the statuses that a run may end with.
+func terminal() []contracts.Status {
+	return slices.DeleteFunc(contracts.Statuses(), func(s contracts.Status) bool { return !s.Terminal() })
+}
+
+// retention is how long runs are kept after their end, by the status of that.
+func (c Config) retention() map[contracts.Status]time.Duration {
+	kept := make(map[contracts.Status]time.Duration)
+	for _, status := range terminal() {
+		kept[status] = cmp.Or(c.RetentionFor[status], c.Retention)
+	}
+	return kept
 }

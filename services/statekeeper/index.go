@@ -222,15 +222,20 @@ func (x *index) quiet(d time.Duration) []liveRun {
 	return runs
 }
 
-// expired lists runs that ended before the time, at most limit.
-func (x *index) expired(before int64, limit int) (ids []string) {
+// expired lists runs that ended before the time given for their status, at most limit.
+func (x *index) expired(before map[contracts.Status]time.Time, limit int) (ids []string) {
+	ended, latest := make(map[text]int64), int64(0)
+	for status, t := range before {
+		ended[unique.Make(string(status))] = t.UnixNano()
+		latest = max(latest, t.UnixNano())
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	x.ordered.Scan(func(r *indexed) bool {
-		if r.ended != 0 && r.ended < before {
+		if r.ended != 0 && r.ended < ended[r.status] {
 			ids = append(ids, r.id.String())
 		}
-		return r.created < before && len(ids) < limit
+		return r.created < latest && len(ids) < limit
 	})
 	return ids
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -11,61 +12,151 @@ import (
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
 )
 
-// maxExpire bounds the runs that one sweep removes, so that a thousand that
-// ended at the same time hurt nobody a week later.
-const maxExpire = 100
+const (
+	// maxExpire bounds the runs that one sweep removes, so that a thousand that
+	// ended at the same time hurt nobody a week later.
+	maxExpire = 100
+	// redriveWait is how long a redrive that has been settled on keeps a run that
+	// would go: far more than a dispatcher needs to begin the round, and than
+	// clocks differ by.
+	redriveWait = time.Hour
+)
 
 // expire removes runs that ended longer ago than they are kept.
 func (s *sweeper) expire(ctx context.Context) error {
-	before := time.Now().Add(-s.retention)
-	for _, id := range s.feed.current().expired(before.UnixNano(), maxExpire) {
-		if err := s.remove(ctx, id, before); err != nil {
+	done := s.counters.Expired.Load()
+	defer func() {
+		if n := s.counters.Expired.Load() - done; n > 0 {
+			s.logger.Info("removed runs that ended longer ago than they are kept", "runs", n)
+		}
+	}()
+	now, before := time.Now(), make(map[contracts.Status]time.Time)
+	for status, kept := range s.retention {
+		before[status] = now.Add(-kept)
+	}
+	for _, id := range s.feed.current().expired(before, maxExpire) {
+		if err := s.remove(ctx, id, before); err != nil && !errors.Is(err, runlog.ErrMalformed) { // kept: who knows what it is
 			return fmt.Errorf("remove run %s: %w", id, jsutil.Translate(err))
 		}
 	}
 	return nil
 }
 
-// remove removes all that there is of a run that ended before the time. Each
-// step leaves what the next sweep needs to go on: the status record is last.
-// The log is first, up to its terminal event: a redrive either finds none, or
-// has been appended behind it, and then the rest stays.
-func (s *sweeper) remove(ctx context.Context, runID string, before time.Time) error {
+// remove removes all that there is of a run that ended before the time for its
+// status. That it did is the log's word, not the index's. Without a log the
+// run is one that a sweep was cut off from removing.
+func (s *sweeper) remove(ctx context.Context, runID string, before map[contracts.Status]time.Time) error {
 	last, err := s.log.LastFromLeader(ctx, runID)
-	live := err == nil && (!last.Status.Terminal() || last.Time.After(before))
-	if err != nil && !errors.Is(err, jsutil.ErrNotFound) || live || !s.act(&s.did.Expired, runID, &s.counters.Expired) {
+	live := err == nil && !last.Time.Before(before[last.Status]) // of a live status there is no time
+	if err != nil && !errors.Is(err, jsutil.ErrNotFound) || live {
+		return err
+	}
+	r := removal{runID: runID}
+	if err == nil {
+		r.last = last.Head()
+	}
+	if r.record, err = s.records.get(ctx, runID); err != nil {
+		return err
+	}
+	for _, step := range s.steps {
+		if s.dry {
+			break
+		}
+		if err := step(ctx, r); err != nil {
+			return ignoring(errStays, err)
+		}
+	}
+	if !s.act(&s.did.Expired, runID, &s.counters.Expired) {
+		return nil
+	}
+	s.logger.Debug("removed a run that ended long ago", "run_id", runID, "status", r.last.Status)
+	return nil
+}
+
+// removal is a run that is being removed.
+type removal struct {
+	runID  string
+	last   runlog.Head // zero if its log has gone already
+	record stored
+}
+
+// removalStep is one step of a removal. Each leaves what the next sweep needs
+// to go on if this one is cut off: the status record is last.
+type removalStep func(context.Context, removal) error
+
+func (s *sweeper) removalSteps() []removalStep {
+	return []removalStep{s.settleRound, s.purgeLog, s.purgeStates, s.purgeKey, s.markGone}
+}
+
+// errStays is in the error of a removal that gives way to a redrive.
+var errStays = errors.New("run is redriven")
+
+// settleRound makes sure that no redrive comes any more, or gives way to it.
+// The broker has no purge that is compared with a log's end; so both sides
+// create a key first, and only one of them can.
+func (s *sweeper) settleRound(ctx context.Context, r removal) error {
+	if !r.last.Status.Redrivable() {
+		return nil
+	}
+	subject := contracts.KVSubject(contracts.BucketRuns, contracts.RoundKey(r.runID, r.last.Sequence))
+	there, err := jsutil.Claim(ctx, s.js, contracts.StreamRuns, subject, contracts.RoundRemoval)
+	if err != nil || there.Sequence == 0 || string(there.Data) == contracts.RoundRemoval {
+		return err
+	}
+	since, _ := strings.CutPrefix(string(there.Data), contracts.RoundRedrive+" ")
+	if at, err := time.Parse(time.RFC3339, since); err != nil || time.Since(at) < redriveWait {
+		return errStays
+	}
+	// Its command was lost. Should it come after all, one of us two is refused.
+	return jsutil.Put(ctx, s.js, subject, contracts.RoundRemoval, there.Sequence)
+}
+
+func (s *sweeper) purgeLog(ctx context.Context, r removal) error {
+	if r.last.Sequence == 0 {
+		return nil
+	}
+	if err := s.log.Purge(ctx, r.last); err != nil {
+		return err
+	}
+	// A redrive by something that does not know of the key lives, without what was before.
+	if _, err := s.log.LastFromLeader(ctx, r.runID); err != nil {
 		return ignoring(jsutil.ErrNotFound, err)
 	}
-	if err == nil {
-		if err = s.log.Purge(ctx, last.Head()); err == nil {
-			_, err = s.log.LastFromLeader(ctx, runID)
-		}
-		if !errors.Is(err, jsutil.ErrNotFound) {
-			return err
-		}
+	return errStays
+}
+
+// purgeStates purges the checkpoints, and what was settled about rounds.
+func (s *sweeper) purgeStates(ctx context.Context, r removal) error {
+	return errors.Join(s.purge(ctx, contracts.KVSubject(contracts.BucketRuns, "checkpoint."+r.runID+".>")),
+		s.purge(ctx, roundSubjects(r.runID)))
+}
+
+// roundSubjects matches what was settled about a run's rounds.
+func roundSubjects(runID string) string {
+	return contracts.KVSubject(contracts.BucketRuns, "round."+runID+".>")
+}
+
+func (s *sweeper) purgeKey(ctx context.Context, r removal) error {
+	key := r.record.rec.IdempotencyKey
+	if key == "" {
+		return nil
 	}
-	there, err := s.records.get(ctx, runID)
-	if err != nil {
-		return err
+	subject := contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey(key))
+	m, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
+	if err == nil && string(m.Data) == r.runID { // else it is another run's
+		err = s.purge(ctx, subject)
 	}
-	if err := s.purge(ctx, contracts.KVSubject(contracts.BucketRuns, "checkpoint."+runID+".>")); err != nil {
-		return err
-	}
-	if key := there.rec.IdempotencyKey; key != "" {
-		subject := contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey(key))
-		m, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
-		if err == nil && string(m.Data) == runID { // else it is another run's
-			err = s.purge(ctx, subject)
-		}
-		if err = ignoring(jsutil.ErrNotFound, err); err != nil {
-			return err
-		}
-	}
-	// A marker, for the indexes to see. An audit removes it.
-	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: statusSubject(runID), Header: nats.Header{kvOperation: {"DEL"}}},
-		jetstream.WithExpectLastSequencePerSubject(there.revision))
+	return ignoring(jsutil.ErrNotFound, err)
+}
+
+// markGone puts a marker in place of the status, for the indexes to see. An
+// audit removes it.
+func (s *sweeper) markGone(ctx context.Context, r removal) error {
+	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: statusSubject(r.runID), Header: nats.Header{kvOperation: {"DEL"}}},
+		jetstream.WithExpectLastSequencePerSubject(r.record.revision))
 	return err
 }
 

@@ -1,8 +1,10 @@
 package statekeeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,8 +131,54 @@ func TestRetention(t *testing.T) {
 	p.check(gone)
 }
 
+// redrive begins a new round as a dispatcher does; false if it may not.
+func (p *player) redrive(at runlog.Head) (runlog.Head, bool) {
+	p.t.Helper()
+	subject := contracts.KVSubject(contracts.BucketRuns, contracts.RoundKey(at.RunID, at.Sequence))
+	there, err := jsutil.Claim(p.t.Context(), p.records.js, contracts.StreamRuns, subject, contracts.RoundRedrive+" "+time.Now().UTC().Format(time.RFC3339))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if string(there.Data) == contracts.RoundRemoval {
+		return at, false
+	}
+	e := p.make(at, at.RunID, contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}})
+	head, err := p.log.Append(p.t.Context(), at, e)
+	if err != nil && !errors.Is(err, jsutil.ErrConflict) {
+		p.t.Fatal(err)
+	}
+	return head, err == nil
+}
+
+// whole checks that a run has its log from the first event on, its checkpoint and its status.
+func (p *player) whole(at runlog.Head, key string) {
+	p.t.Helper()
+	seq := uint64(0)
+	for e, err := range p.log.Read(p.t.Context(), at.RunID, 1) {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		seq = e.Seq
+	}
+	left := strings.Join(p.traces(at.RunID, key), " ")
+	if seq != at.Seq || !strings.Contains(left, "checkpoint.") || !strings.Contains(left, "status.") || !strings.Contains(left, contracts.IdempotencyKey(key)) {
+		p.t.Fatalf("run %s has only its log up to %d of %d, and %s", key, seq, at.Seq, left)
+	}
+}
+
+// removeNow removes a run if it ended more than a week ago.
+func (k *keeper) removeNow(ctx context.Context, runID string) error {
+	k.sweeper.mu.Lock()
+	defer k.sweeper.mu.Unlock()
+	before := make(map[contracts.Status]time.Time)
+	for _, s := range terminal() {
+		before[s] = time.Now().Add(-7 * 24 * time.Hour)
+	}
+	return k.sweeper.remove(ctx, runID, before)
+}
+
 // A redrive that comes at any moment of a removal is either refused, with all
-// gone, or begins a round whose checkpoint and status stay.
+// gone, or begins a round of a run that has all it had.
 func TestRedriveDuringRemoval(t *testing.T) {
 	t.Parallel()
 	b := jstest.Start(t)
@@ -138,35 +186,185 @@ func TestRedriveDuringRemoval(t *testing.T) {
 	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = time.Hour })
 	k.ready(t)
 	won := 0
-	for range 40 {
+	for range 60 {
 		head, id := p.old(9*24*time.Hour, "k")
 		p.record(head)
-		e := p.make(head, id, contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}})
-		redrive := make(chan error, 1)
-		go func() {
-			_, err := p.log.Append(t.Context(), head, e)
-			redrive <- err
-		}()
-		k.sweeper.mu.Lock()
-		err := k.sweeper.remove(t.Context(), id, time.Now().Add(-7*24*time.Hour))
-		k.sweeper.mu.Unlock()
-		if err != nil {
+		removed := make(chan error, 1)
+		go func() { removed <- k.removeNow(t.Context(), id) }()
+		next, ok := p.redrive(head)
+		if err := <-removed; err != nil {
 			t.Fatal(err)
 		}
-		left := strings.Join(p.traces(id, ""), " ")
-		switch err := <-redrive; {
-		case err == nil:
+		if ok {
 			won++
-			if !strings.Contains(left, "checkpoint.") || !strings.Contains(left, "status.") || !strings.Contains(left, ".events") {
-				t.Fatalf("a redriven run has only %s", left)
-			}
-		case !errors.Is(err, jsutil.ErrConflict):
-			t.Fatal(err)
-		case strings.Contains(left, "checkpoint.") || strings.Contains(left, ".events"):
+			p.whole(next, "k")
+		} else if left := strings.Join(p.traces(id, "k"), " "); strings.Contains(left, "checkpoint.") || strings.Contains(left, ".events") || strings.Contains(left, "round.") {
 			t.Fatalf("of a removed run %s is left", left)
 		}
 	}
-	t.Logf("%d of 40 redrives came first", won)
+	t.Logf("%d of 60 redrives came first", won)
+}
+
+// A redrive that was settled on keeps its run, but not for ever if nothing comes of it.
+func TestSettledRound(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = time.Hour })
+	k.ready(t)
+	for value, stays := range map[string]bool{
+		contracts.RoundRedrive + " " + time.Now().UTC().Format(time.RFC3339):                     true,
+		contracts.RoundRedrive + " " + time.Now().UTC().Add(-2*redriveWait).Format(time.RFC3339): false,
+		contracts.RoundRedrive: true, // who knows
+		contracts.RoundRemoval: false,
+	} {
+		head, id := p.old(9*24*time.Hour, value)
+		p.record(head)
+		p.kv(contracts.RoundKey(id, head.Sequence), value)
+		if err := k.removeNow(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if stays {
+			p.whole(head, value)
+		} else if left := p.traces(id, value); len(left) != 1 {
+			t.Errorf("with %q %v is left", value, left)
+		}
+	}
+	if n := k.Stats().Expired; n != 2 {
+		t.Errorf("%d runs were counted, want 2", n)
+	}
+}
+
+var errCut = errors.New("cut off")
+
+// A keeper that is killed between any two steps of a removal leaves what the
+// next one finishes; whatever lives stays whole, a redrive at that moment included.
+func TestRemovalCutOff(t *testing.T) {
+	t.Parallel()
+	const age = 9 * 24 * time.Hour
+	for n := range 6 {
+		t.Run(fmt.Sprintf("after step %d", n), func(t *testing.T) {
+			t.Parallel()
+			b := jstest.Start(t)
+			p := newPlayer(t, b)
+			gone, goneID := p.old(age, "gone")
+			tried, triedID := p.old(age, "tried") // and redriven meanwhile
+			head, liveID := p.old(age, "live")
+			live, ok := p.redrive(head)
+			if !ok {
+				t.Fatal("the redrive was refused")
+			}
+			p.putWork(liveID)
+			one := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = time.Hour })
+			one.ready(t)
+			for _, at := range []runlog.Head{gone, tried, live} {
+				p.record(at)
+			}
+			one.sweeper.mu.Lock()
+			one.sweeper.steps = append(slices.Clone(one.sweeper.steps[:min(n, len(one.sweeper.steps))]), func(context.Context, removal) error { return errCut })
+			one.sweeper.mu.Unlock()
+			for _, id := range []string{goneID, triedID, liveID} {
+				if err := one.removeNow(t.Context(), id); (id == liveID) != (err == nil) || err != nil && !errors.Is(err, errCut) {
+					t.Fatalf("removal of %s: %v", id, err)
+				}
+			}
+			one.nc.Close()
+			<-one.ended
+			again, ok := p.redrive(tried)
+			if ok != (n == 0) {
+				t.Errorf("the redrive began a round: %t", ok)
+			}
+			two := startKeeper(t, b, Config{}, eager)
+			if ok {
+				p.putWork(triedID)
+			}
+			waitFor(t, "the next one to finish", func() (bool, string) {
+				left := p.traces(goneID, "gone")
+				if !ok {
+					left = append(left, p.traces(triedID, "tried")...)
+				}
+				for _, l := range left { // the marker is an audit's, and what a redrive left that came too late
+					if !strings.Contains(l, "status.") && !strings.Contains(l, "round.") {
+						return false, fmt.Sprint(left)
+					}
+				}
+				return true, ""
+			})
+			waitFor(t, "the index to forget them", func() (bool, string) {
+				x := two.feed.current()
+				if x == nil {
+					return false, "no index"
+				}
+				want := 1
+				if ok {
+					want = 2
+				}
+				return x.stats().Total == want, fmt.Sprint(x.stats())
+			})
+			if _, err := ask[contracts.SweepResponse](t, b.NC, contracts.EndpointSweep, contracts.SweepRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if left := p.traces(goneID, "gone"); len(left) > 0 {
+				t.Errorf("%v is left", left)
+			}
+			p.whole(live, "live")
+			if ok {
+				p.whole(again, "tried")
+			} else if left := p.traces(triedID, "tried"); len(left) > 0 {
+				t.Errorf("%v is left", left)
+			}
+		})
+	}
+}
+
+// How long a run is kept may hang on how it ended; what has not ended is kept.
+func TestRetentionFor(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	const day = 24 * time.Hour
+	succeed := func(age time.Duration) (runlog.Head, string) {
+		id := contracts.NewRunID()
+		head := p.past(runlog.Head{}, id, age, queued(contracts.Submission{RunID: id}))
+		head = p.past(head, id, age, started("w-1", ""))
+		return p.past(head, id, age, succeeded()), id
+	}
+	_, failed := p.old(20*day, "failed")
+	_, failedLong := p.old(31*day, "failed long")
+	_, well := succeed(12 * time.Hour)
+	_, wellLong := succeed(2 * day)
+	rejected := contracts.NewRunID()
+	p.past(runlog.Head{}, rejected, 8*day, contracts.Draft{Type: contracts.TypeRejected, Payload: contracts.Rejected{}})
+	// Both live for longer than anything is kept: one works, the other waits.
+	works, waits := contracts.NewRunID(), contracts.NewRunID()
+	head := p.past(runlog.Head{}, works, 90*day, queued(contracts.Submission{RunID: works}))
+	p.past(head, works, 89*day, started("w-1", ""))
+	p.putWork(works)
+	p.past(runlog.Head{}, waits, 90*day, scheduled(time.Now().Add(day)))
+	if _, err := b.JS.Publish(t.Context(), contracts.ScheduleAtSubject(waits), nil); err != nil {
+		t.Fatal(err)
+	}
+	k := startKeeper(t, b, Config{RetentionFor: map[contracts.Status]time.Duration{contracts.StatusFailed: 30 * day, contracts.StatusSucceeded: day}}, eager)
+	k.ready(t)
+	waitFor(t, "three runs to be removed", func() (bool, string) { s := k.Stats(); return s.Expired == 3, fmt.Sprintf("%+v", s) })
+	k.sweeper.mu.Lock()   // a whole sweep more
+	k.sweeper.mu.Unlock() //nolint:staticcheck // nothing to guard
+	for name, id := range map[string]string{"failed long": failedLong, "succeeded long": wellLong, "rejected": rejected} {
+		for _, left := range p.traces(id, name) {
+			if !strings.Contains(left, "status.") {
+				t.Errorf("of run %s %s is left", name, left)
+			}
+		}
+	}
+	for name, id := range map[string]string{"failed": failed, "succeeded": well, "works": works, "waits": waits} {
+		if left := strings.Join(p.traces(id, name), " "); !strings.Contains(left, ".events") || !strings.Contains(left, "status.") {
+			t.Errorf("of run %s only %s is left", name, left)
+		}
+		p.check(id)
+	}
+	if n := k.Stats().Expired; n != 3 {
+		t.Errorf("%d runs were removed", n)
+	}
 }
 
 func TestAudit(t *testing.T) {

@@ -45,13 +45,9 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	s.projector = newProjector(js, f)
 	s.feed = &feed{js: js, logger: cfg.Logger}
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
-	s.sweeper = &sweeper{
-		api: s.api, js: js, acting: s.projector.acting, interval: sweepInterval, lost: lostAge, retention: cfg.Retention,
-	}
+	s.sweeper = newSweeper(s, sweepInterval, false)
 	s.api.sweeper = s.sweeper
-	s.auditor = &sweeper{
-		api: s.api, js: js, acting: s.projector.acting, interval: auditInterval, lost: lostAge, retention: cfg.Retention, audits: true,
-	}
+	s.auditor = newSweeper(s, auditInterval, true)
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: pingInterval, grace: takeoverGrace, counters: f.counters, logger: cfg.Logger,

@@ -31,10 +31,11 @@ type sweeper struct {
 	*api
 	js        jetstream.JetStream
 	acting    func(context.Context) (bool, error)
-	interval  time.Duration // sweepInterval but in tests
-	lost      time.Duration // lostAge but in tests
-	audits    bool          // in every round
-	retention time.Duration
+	interval  time.Duration                      // sweepInterval but in tests
+	lost      time.Duration                      // lostAge but in tests
+	audits    bool                               // in every round
+	retention map[contracts.Status]time.Duration // of every one that a run ends with
+	steps     []removalStep                      // removalSteps but in tests
 
 	mu     sync.Mutex        // held by a sweep, it guards the rest
 	handed map[string]handed // by run, what the last sweep saw handed out
@@ -55,6 +56,14 @@ const (
 	// sweeper of their own, lest the other one wait for them.
 	auditInterval = 10 * time.Minute
 )
+
+func newSweeper(k *Statekeeper, interval time.Duration, audits bool) *sweeper {
+	s := &sweeper{
+		api: k.api, js: k.js, acting: k.projector.acting, interval: interval, lost: lostAge, audits: audits, retention: k.cfg.retention(),
+	}
+	s.steps = s.removalSteps()
+	return s
+}
 
 // handed is a run that a worker was handed and has not begun.
 type handed struct {
