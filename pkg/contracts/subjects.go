@@ -119,7 +119,7 @@ func RoundKey(runID string, sequence uint64) string {
 
 // What stands on a RoundKey.
 const (
-	RoundRedrive = "redrive" // with the time in RFC 3339 behind it, after a space
+	RoundRedrive = "redrive"
 	RoundRemoval = "removal"
 )
 

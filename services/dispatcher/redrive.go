@@ -48,8 +48,14 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	if done, err := d.redrivenBy(ctx, last, m.Stored, id); err != nil || done {
 		return err
 	}
-	if stays, err := d.settleRound(ctx, last.Head()); err != nil || !stays {
+	// Retention claims the same before it purges: only one of us goes on.
+	round := contracts.KVSubject(contracts.BucketRuns, contracts.RoundKey(runID, last.Sequence))
+	switch holder, err := jsutil.Claim(ctx, d.js, contracts.StreamRuns, round, contracts.RoundRedrive); {
+	case err != nil:
 		return err
+	case holder != contracts.RoundRedrive:
+		d.logger.Warn("run is being removed, its redrive is dropped", "run_id", runID, "status", last.Status)
+		return nil
 	}
 	last, err = d.append(ctx, last.Head(), runID, contracts.Draft{
 		Type: contracts.TypeRequeued, FromStart: cmd.FromStart,

@@ -119,6 +119,27 @@ func TestStartTimeoutAfterCrash(t *testing.T) {
 	}
 }
 
+// A run that has lost its work message and its schedule gets both again, and
+// its deadline is what it was; one whose time is up already is given up.
+func TestStartTimeoutOfLostWork(t *testing.T) {
+	for name, seconds := range map[string]float64{"soon": 0.9, "in a while": 2, "over": 0.05} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, jstest.Start(t))
+			b.register(t, echo)
+			s := full(contracts.NewRunID())
+			s.StartTimeoutSeconds = seconds
+			b.append(t, s.RunID, queuedDraft(s))
+			queued := b.history(t, s.RunID)[0].Time
+			b.publish(t, contracts.ScheduleDueSubject(s.RunID), contracts.RequeueWorkLost)
+			b.start(t, Config{})
+			if seconds > 0.5 {
+				waitFor(t, "the work message", func() bool { return b.work(t, s.RunID) != nil })
+			}
+			b.checkLate(t, s.RunID, "run.queued", queued.Add(time.Duration(seconds*float64(time.Second))))
+		})
+	}
+}
+
 // The deadline passes while no dispatcher runs.
 func TestStartTimeoutWhileNoDispatcherRuns(t *testing.T) {
 	b := newBench(t, jstest.Start(t))

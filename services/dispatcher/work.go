@@ -108,6 +108,11 @@ func (d *Dispatcher) restore(ctx context.Context, last runlog.Entry) error {
 	if !errors.Is(err, jsutil.ErrNotFound) {
 		return err // it is there, or nobody knows
 	}
+	d.logger.Warn("work message of a live run was lost, made again", "run_id", last.RunID, "status", last.Status, "attempt", last.Attempt)
+	var q contracts.Queued
+	if last.Type == contracts.TypeQueued && json.Unmarshal(last.Payload, &q) == nil && q.Submission.StartTimeoutSeconds > 0 {
+		return d.offer(ctx, last, 0) // nothing is appended: its deadline counts only while run.queued is the last event
+	}
 	if p, ok := requeuedOf(last); last.Status == contracts.StatusPending && (!ok || p.Reason != contracts.RequeueWorkLost) {
 		last, err = d.append(ctx, last.Head(), last.RunID, contracts.Draft{
 			Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueWorkLost},
@@ -116,7 +121,6 @@ func (d *Dispatcher) restore(ctx context.Context, last runlog.Entry) error {
 			return err
 		}
 	}
-	d.logger.Warn("work message of a live run was lost, made again", "run_id", last.RunID, "status", last.Status, "attempt", last.Attempt)
 	return d.putWork(ctx, last)
 }
 

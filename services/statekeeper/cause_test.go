@@ -25,7 +25,7 @@ func TestStopsForAnyReason(t *testing.T) {
 	go func() { ended <- s.Run(ctx) }()
 	p := newPlayer(t, b)
 	head, id := p.submit(contracts.Submission{})
-	waitFor(t, "the event to be folded", func() (bool, string) { return s.projector.counters.Events.Load() == 1, "" })
+	waitFor(t, "the event to be folded", func() (bool, string) { return s.projector.counters.stats().Events == 1, "" })
 	cancel(errors.New("another service of this host has failed"))
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)

@@ -1,7 +1,6 @@
 package statekeeper
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,7 +60,7 @@ func (c Config) check() error {
 	for _, status := range slices.Sorted(maps.Keys(c.RetentionFor)) {
 		switch d := c.RetentionFor[status]; {
 		case !status.Terminal():
-			faults = append(faults, fmt.Errorf("retention for %q: is no status that a run ends with; there are %q", status, terminal()))
+			faults = append(faults, fmt.Errorf("retention for %q: is no status that a run ends with", status))
 		case d <= 0:
 			faults = append(faults, fmt.Errorf("retention for %s: must be more than 0, not %s", status, d))
 		}
@@ -70,18 +69,4 @@ func (c Config) check() error {
 		return nil
 	}
 	return fmt.Errorf("statekeeper config: %w", errors.Join(faults...))
-}
-
-// terminal lists the statuses that a run may end with.
-func terminal() []contracts.Status {
-	return slices.DeleteFunc(contracts.Statuses(), func(s contracts.Status) bool { return !s.Terminal() })
-}
-
-// retention is how long runs are kept after their end, by the status of that.
-func (c Config) retention() map[contracts.Status]time.Duration {
-	kept := make(map[contracts.Status]time.Duration)
-	for _, status := range terminal() {
-		kept[status] = cmp.Or(c.RetentionFor[status], c.Retention)
-	}
-	return kept
 }

@@ -74,13 +74,13 @@ func TestStandbyTakesOver(t *testing.T) {
 			if was == one {
 				other = two
 			}
-			if n := other.projector.counters.Events.Load(); n != 0 {
+			if n := other.projector.counters.stats().Events; n != 0 {
 				t.Errorf("the standby folded %d events", n)
 			}
 			stop := make(chan struct{})
 			played := p.stream(stop, 4)
 			waitFor(t, "the active one to work", func() (bool, string) {
-				n := was.projector.counters.Events.Load()
+				n := was.projector.counters.stats().Events
 				return n > 100, fmt.Sprint(n)
 			})
 			began := time.Now()
@@ -95,7 +95,7 @@ func TestStandbyTakesOver(t *testing.T) {
 			waitFor(t, "the standby to work", func() (bool, string) {
 				head, id := p.submit(contracts.Submission{})
 				heads[id] = head
-				n := other.projector.counters.Events.Load()
+				n := other.projector.counters.stats().Events
 				return n > 0, fmt.Sprint(n)
 			})
 			t.Logf("the standby went on after %s", time.Since(began))
@@ -111,7 +111,7 @@ func TestStandbyTakesOver(t *testing.T) {
 				p.check(id)
 			}
 			waitAcked(t, b, 1)
-			t.Logf("%d runs, %d rebuilt", len(heads), other.projector.counters.Rebuilt.Load())
+			t.Logf("%d runs, %d rebuilt", len(heads), other.projector.counters.stats().Rebuilt)
 		})
 	}
 }
@@ -124,7 +124,7 @@ func TestIdleTakeover(t *testing.T) {
 	one := startKeeper(t, b, Config{}, withWindow(time.Second))
 	p := newPlayer(t, b)
 	head, id := p.submit(contracts.Submission{})
-	waitFor(t, "the event to be folded", func() (bool, string) { return one.projector.counters.Events.Load() == 1, "" })
+	waitFor(t, "the event to be folded", func() (bool, string) { return one.projector.counters.stats().Events == 1, "" })
 	one.nc.Close()
 	<-one.ended
 	startKeeper(t, b, Config{})
@@ -140,7 +140,7 @@ func TestBrokerRestart(t *testing.T) {
 	p := newPlayer(t, b)
 	stop := make(chan struct{})
 	played := p.stream(stop, 2)
-	waitFor(t, "some runs", func() (bool, string) { return k.projector.counters.Events.Load() > 50, "" })
+	waitFor(t, "some runs", func() (bool, string) { return k.projector.counters.stats().Events > 50, "" })
 	close(stop)
 	heads := played()
 	head, id := p.submit(contracts.Submission{})
@@ -234,7 +234,7 @@ func TestStopsWhileTheBrokerIsDown(t *testing.T) {
 	k.ready(t)
 	p := newPlayer(t, b)
 	head, id := p.submit(contracts.Submission{})
-	waitFor(t, "the event to be folded", func() (bool, string) { return k.projector.counters.Events.Load() == 1, "" })
+	waitFor(t, "the event to be folded", func() (bool, string) { return k.projector.counters.stats().Events == 1, "" })
 	b.Stop(t)
 	began := time.Now()
 	k.stop()

@@ -109,7 +109,7 @@ func bridge(rec contracts.StatusRecord, e runlog.Entry) contracts.StatusRecord {
 func (f *folding) project(rec contracts.StatusRecord, e runlog.Entry) contracts.StatusRecord {
 	next, err := contracts.Project(rec, e.Event, e.Sequence)
 	if err != nil {
-		f.counters.Poison.Add(1)
+		f.counters.add(&f.counters.Poison, 1)
 		f.logger.Error("folding the envelope of an event whose payload cannot be read",
 			"run_id", e.RunID, "log_sequence", e.Sequence, "error", err)
 	}

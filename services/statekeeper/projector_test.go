@@ -64,7 +64,7 @@ func TestProjectsWholeLives(t *testing.T) {
 		p.check(id)
 	}
 	waitAcked(t, b, 1)
-	if n := k.projector.counters.Rebuilt.Load(); n != 0 {
+	if n := k.projector.counters.stats().Rebuilt; n != 0 {
 		t.Errorf("%d records were rebuilt, none needed it", n)
 	}
 }
@@ -138,7 +138,7 @@ func TestMergesWrites(t *testing.T) {
 	if writes > runs*11/10 {
 		t.Errorf("%d writes for %d short runs, want about one each", writes, runs)
 	}
-	if n := k.projector.counters.Writes.Load(); n < int64(writes) {
+	if n := k.projector.counters.stats().Writes; n < int64(writes) {
 		t.Errorf("counted %d writes, the stream has %d", n, writes)
 	}
 	for _, id := range ids {
@@ -166,7 +166,7 @@ func TestStreamingIsQuiet(t *testing.T) {
 	}
 	head = p.next(head, id, contracts.Draft{Type: contracts.TypeCancelled})
 	p.record(head)
-	if n := k.projector.counters.Writes.Load(); n > 8 && !raceEnabled {
+	if n := k.projector.counters.stats().Writes; n > 8 && !raceEnabled {
 		t.Errorf("%d writes for a run that streamed 300 deltas", n)
 	}
 	p.check(id)
@@ -279,7 +279,7 @@ func TestPoison(t *testing.T) {
 	if rec.Status != contracts.StatusFailed || rec.Seq != head.Seq || rec.AgentKey != "echo" {
 		t.Errorf("record %+v", rec)
 	}
-	if n := k.projector.counters.Poison.Load(); n < 2 {
+	if n := k.projector.counters.stats().Poison; n < 2 {
 		t.Errorf("counted %d poison events, want 2 at least", n)
 	}
 	other := p.short(contracts.Submission{})
@@ -345,7 +345,7 @@ func TestRacingProjectors(t *testing.T) {
 	s.stop(t)
 	var conflicts int64
 	for _, r := range s.projectors {
-		conflicts += r.counters.Conflicts.Load()
+		conflicts += r.counters.stats().Conflicts
 	}
 	if conflicts == 0 {
 		t.Error("no two writes ever met: this test shows nothing")

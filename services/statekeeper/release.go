@@ -47,7 +47,7 @@ func (w *watchdog) release(ctx context.Context, worker *watched, reconnects uint
 		}
 	}
 	if count > 0 {
-		w.counters.Takeovers.Add(int64(count))
+		w.counters.add(&w.counters.Takeovers, int64(count))
 		logger.Warn("worker does not answer, gave its leases back", "runs", count)
 	}
 }

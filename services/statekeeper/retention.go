@@ -1,10 +1,10 @@
 package statekeeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,27 +15,17 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-const (
-	// maxExpire bounds the runs that one sweep removes, so that a thousand that
-	// ended at the same time hurt nobody a week later.
-	maxExpire = 100
-	// redriveWait is how long a redrive that has been settled on keeps a run that
-	// would go: far more than a dispatcher needs to begin the round, and than
-	// clocks differ by.
-	redriveWait = time.Hour
-)
+// maxExpire bounds the runs that one sweep removes, so that a thousand that
+// ended at the same time hurt nobody a week later.
+const maxExpire = 100
 
 // expire removes runs that ended longer ago than they are kept.
 func (s *sweeper) expire(ctx context.Context) error {
-	done := s.counters.Expired.Load()
-	defer func() {
-		if n := s.counters.Expired.Load() - done; n > 0 {
-			s.logger.Info("removed runs that ended longer ago than they are kept", "runs", n)
-		}
-	}()
 	now, before := time.Now(), make(map[contracts.Status]time.Time)
-	for status, kept := range s.retention {
-		before[status] = now.Add(-kept)
+	for _, status := range contracts.Statuses() {
+		if status.Terminal() {
+			before[status] = now.Add(-cmp.Or(s.cfg.RetentionFor[status], s.cfg.Retention))
+		}
 	}
 	for _, id := range s.feed.current().expired(before, maxExpire) {
 		if err := s.remove(ctx, id, before); err != nil && !errors.Is(err, runlog.ErrMalformed) { // kept: who knows what it is
@@ -69,10 +59,9 @@ func (s *sweeper) remove(ctx context.Context, runID string, before map[contracts
 			return ignoring(errStays, err)
 		}
 	}
-	if !s.act(&s.did.Expired, runID, &s.counters.Expired) {
-		return nil
+	if s.act(&s.did.Expired, runID, &s.counters.Expired) {
+		s.logger.Info("removed a run that ended long ago", "run_id", runID, "status", r.last.Status)
 	}
-	s.logger.Debug("removed a run that ended long ago", "run_id", runID, "status", r.last.Status)
 	return nil
 }
 
@@ -87,10 +76,6 @@ type removal struct {
 // to go on if this one is cut off: the status record is last.
 type removalStep func(context.Context, removal) error
 
-func (s *sweeper) removalSteps() []removalStep {
-	return []removalStep{s.settleRound, s.purgeLog, s.purgeStates, s.purgeKey, s.markGone}
-}
-
 // errStays is in the error of a removal that gives way to a redrive.
 var errStays = errors.New("run is redriven")
 
@@ -102,16 +87,11 @@ func (s *sweeper) settleRound(ctx context.Context, r removal) error {
 		return nil
 	}
 	subject := contracts.KVSubject(contracts.BucketRuns, contracts.RoundKey(r.runID, r.last.Sequence))
-	there, err := jsutil.Claim(ctx, s.js, contracts.StreamRuns, subject, contracts.RoundRemoval)
-	if err != nil || there.Sequence == 0 || string(there.Data) == contracts.RoundRemoval {
-		return err
+	holder, err := jsutil.Claim(ctx, s.js, contracts.StreamRuns, subject, contracts.RoundRemoval)
+	if err == nil && holder != contracts.RoundRemoval {
+		err = errStays
 	}
-	since, _ := strings.CutPrefix(string(there.Data), contracts.RoundRedrive+" ")
-	if at, err := time.Parse(time.RFC3339, since); err != nil || time.Since(at) < redriveWait {
-		return errStays
-	}
-	// Its command was lost. Should it come after all, one of us two is refused.
-	return jsutil.Put(ctx, s.js, subject, contracts.RoundRemoval, there.Sequence)
+	return err
 }
 
 func (s *sweeper) purgeLog(ctx context.Context, r removal) error {

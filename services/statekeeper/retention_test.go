@@ -135,11 +135,11 @@ func TestRetention(t *testing.T) {
 func (p *player) redrive(at runlog.Head) (runlog.Head, bool) {
 	p.t.Helper()
 	subject := contracts.KVSubject(contracts.BucketRuns, contracts.RoundKey(at.RunID, at.Sequence))
-	there, err := jsutil.Claim(p.t.Context(), p.records.js, contracts.StreamRuns, subject, contracts.RoundRedrive+" "+time.Now().UTC().Format(time.RFC3339))
+	holder, err := jsutil.Claim(p.t.Context(), p.records.js, contracts.StreamRuns, subject, contracts.RoundRedrive)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if string(there.Data) == contracts.RoundRemoval {
+	if holder == contracts.RoundRemoval {
 		return at, false
 	}
 	e := p.make(at, at.RunID, contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}})
@@ -171,7 +171,7 @@ func (k *keeper) removeNow(ctx context.Context, runID string) error {
 	k.sweeper.mu.Lock()
 	defer k.sweeper.mu.Unlock()
 	before := make(map[contracts.Status]time.Time)
-	for _, s := range terminal() {
+	for _, s := range contracts.Statuses()[4:] { // the terminal ones
 		before[s] = time.Now().Add(-7 * 24 * time.Hour)
 	}
 	return k.sweeper.remove(ctx, runID, before)
@@ -205,19 +205,14 @@ func TestRedriveDuringRemoval(t *testing.T) {
 	t.Logf("%d of 60 redrives came first", won)
 }
 
-// A redrive that was settled on keeps its run, but not for ever if nothing comes of it.
+// A redrive that was settled on keeps its run.
 func TestSettledRound(t *testing.T) {
 	t.Parallel()
 	b := jstest.Start(t)
 	p := newPlayer(t, b)
 	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = time.Hour })
 	k.ready(t)
-	for value, stays := range map[string]bool{
-		contracts.RoundRedrive + " " + time.Now().UTC().Format(time.RFC3339):                     true,
-		contracts.RoundRedrive + " " + time.Now().UTC().Add(-2*redriveWait).Format(time.RFC3339): false,
-		contracts.RoundRedrive: true, // who knows
-		contracts.RoundRemoval: false,
-	} {
+	for value, stays := range map[string]bool{contracts.RoundRedrive: true, contracts.RoundRemoval: false} {
 		head, id := p.old(9*24*time.Hour, value)
 		p.record(head)
 		p.kv(contracts.RoundKey(id, head.Sequence), value)
@@ -230,8 +225,8 @@ func TestSettledRound(t *testing.T) {
 			t.Errorf("with %q %v is left", value, left)
 		}
 	}
-	if n := k.Stats().Expired; n != 2 {
-		t.Errorf("%d runs were counted, want 2", n)
+	if n := k.Stats().Expired; n != 1 {
+		t.Errorf("%d runs were counted, want 1", n)
 	}
 }
 

@@ -144,7 +144,7 @@ func (s *session) fill(ctx context.Context, sequence uint64) error {
 // written. err is what came of reading the event.
 func (s *session) fold(ctx context.Context, e runlog.Entry, err error) error {
 	if errors.Is(err, runlog.ErrMalformed) {
-		s.counters.Poison.Add(1)
+		s.counters.add(&s.counters.Poison, 1)
 		s.logger.Error("skipping an event that cannot be decoded", "error", err)
 		return nil
 	}
@@ -157,7 +157,7 @@ func (s *session) fold(ctx context.Context, e runlog.Entry, err error) error {
 	}
 	before := ent.rec.Status
 	ent.rec = s.project(ent.rec, e)
-	s.counters.Events.Add(1)
+	s.counters.add(&s.counters.Events, 1)
 	due := time.Now()
 	switch quiet := !e.Type.Reserved() || e.Type == contracts.TypeHeartbeat || e.Type == contracts.TypeCheckpoint || e.Type == contracts.TypeStepCompleted; {
 	case e.Type.Terminal(): // at once, for nothing is likely to follow
@@ -196,7 +196,7 @@ func (s *session) entry(ctx context.Context, e runlog.Entry) (*entry, error) {
 		return nil, err
 	}
 	if anew && e.Seq > 1 {
-		s.counters.Rebuilt.Add(1)
+		s.counters.add(&s.counters.Rebuilt, 1)
 		s.logger.Info("rebuilt a status record from the log", "run_id", e.RunID, "seq", e.Seq)
 	}
 	ent.rec = rec
@@ -261,7 +261,7 @@ func (s *session) write(ctx context.Context, some []*entry) error {
 		if futures[i], err = s.records.putAsync(ent.rec, ent.revision); err != nil {
 			return err
 		}
-		s.counters.Writes.Add(1)
+		s.counters.add(&s.counters.Writes, 1)
 	}
 	for i, ent := range some {
 		select {
@@ -286,7 +286,7 @@ func (s *session) refused(ctx context.Context, ent *entry, err error) error {
 	if !errors.Is(err, jsutil.ErrConflict) {
 		return fmt.Errorf("write the status record of run %s: %w", ent.rec.RunID, err)
 	}
-	s.counters.Conflicts.Add(1)
+	s.counters.add(&s.counters.Conflicts, 1)
 	there, err := s.credible(ctx, ent.rec.RunID, ent.rec.LogSequence)
 	if err != nil {
 		return err

@@ -129,7 +129,7 @@ func TestForgets(t *testing.T) {
 	for id := range heads {
 		p.check(id)
 	}
-	if n := s.counters.Rebuilt.Load(); n != 0 {
+	if n := s.counters.stats().Rebuilt; n != 0 {
 		t.Errorf("%d records were rebuilt, none needed it", n)
 	}
 }

@@ -1,21 +1,6 @@
 package statekeeper
 
-import "sync/atomic"
-
-// counters are what an instance has done since its start.
-type counters struct {
-	Events    atomic.Int64
-	Writes    atomic.Int64
-	Conflicts atomic.Int64
-	Rebuilt   atomic.Int64
-	Poison    atomic.Int64
-	Takeovers atomic.Int64
-	Requeued  atomic.Int64
-	Released  atomic.Int64
-	Repaired  atomic.Int64
-	Orphans   atomic.Int64
-	Expired   atomic.Int64
-}
+import "sync"
 
 // Stats are counts of what an instance has done since its start; none falls.
 // What it does in the place of another one that died is in its own.
@@ -40,10 +25,20 @@ type Stats struct {
 // goroutine, before Run and after it too.
 func (s *Statekeeper) Stats() Stats { return s.api.counters.stats() }
 
+// counters are Stats in the making. Several goroutines may count.
+type counters struct {
+	mu sync.Mutex
+	Stats
+}
+
+func (c *counters) add(field *int64, n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*field += n
+}
+
 func (c *counters) stats() Stats {
-	return Stats{
-		Events: c.Events.Load(), Writes: c.Writes.Load(), Conflicts: c.Conflicts.Load(), Rebuilt: c.Rebuilt.Load(), Poison: c.Poison.Load(),
-		Takeovers: c.Takeovers.Load(),
-		Requeued:  c.Requeued.Load(), Released: c.Released.Load(), Repaired: c.Repaired.Load(), Orphans: c.Orphans.Load(), Expired: c.Expired.Load(),
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Stats
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,13 +28,13 @@ import (
 // Only the acting instance sweeps, but any does so when it is asked to.
 type sweeper struct {
 	*api
-	js        jetstream.JetStream
-	acting    func(context.Context) (bool, error)
-	interval  time.Duration                      // sweepInterval but in tests
-	lost      time.Duration                      // lostAge but in tests
-	audits    bool                               // in every round
-	retention map[contracts.Status]time.Duration // of every one that a run ends with
-	steps     []removalStep                      // removalSteps but in tests
+	js       jetstream.JetStream
+	acting   func(context.Context) (bool, error)
+	interval time.Duration // sweepInterval but in tests
+	lost     time.Duration // lostAge but in tests
+	audits   bool          // in every round
+	cfg      Config
+	steps    []removalStep // of a removal
 
 	mu     sync.Mutex        // held by a sweep, it guards the rest
 	handed map[string]handed // by run, what the last sweep saw handed out
@@ -59,9 +58,9 @@ const (
 
 func newSweeper(k *Statekeeper, interval time.Duration, audits bool) *sweeper {
 	s := &sweeper{
-		api: k.api, js: k.js, acting: k.projector.acting, interval: interval, lost: lostAge, audits: audits, retention: k.cfg.retention(),
+		api: k.api, js: k.js, acting: k.projector.acting, interval: interval, lost: lostAge, audits: audits, cfg: k.cfg,
 	}
-	s.steps = s.removalSteps()
+	s.steps = []removalStep{s.settleRound, s.purgeLog, s.purgeStates, s.purgeKey, s.markGone}
 	return s
 }
 
@@ -118,12 +117,12 @@ func (s *sweeper) round(ctx context.Context, lost time.Duration, audit, dry bool
 }
 
 // act notes in list what is about to be done and reports whether it is to be.
-func (s *sweeper) act(list *[]string, what string, count *atomic.Int64) bool {
+func (s *sweeper) act(list *[]string, what string, count *int64) bool {
 	if len(*list) < contracts.MaxListLimit {
 		*list = append(*list, what)
 	}
 	if !s.dry {
-		count.Add(1)
+		s.counters.add(count, 1)
 	}
 	return !s.dry
 }
@@ -139,14 +138,17 @@ func (s *sweeper) sweep(ctx context.Context, runs []liveRun, lost time.Duration)
 	queues := make(map[string]*jetstream.ConsumerInfo) // nil: what follows has not been handed out
 	looked := make(map[string]bool)                    // queues whose stranded messages have been looked for
 	for _, run := range runs {
-		subject, there := waits[run.runID]
+		subject := waits[run.runID]
+		if run.status != contracts.StatusScheduled && subject == contracts.ScheduleAtSubject(run.runID) {
+			subject = "" // it only says by when the run has to begin
+		}
 		if err == nil && strings.HasPrefix(subject, "runs.work.") && time.Since(run.seen) >= lost {
 			err = s.clear(ctx, subject, looked)
 		}
 		switch {
 		case err != nil || ctx.Err() != nil:
 			return err
-		case !there && time.Since(run.seen) >= lost:
+		case subject == "" && time.Since(run.seen) >= lost:
 			err = s.restore(ctx, run)
 		case run.status == contracts.StatusPending && run.notBefore.Before(time.Now()) && strings.HasPrefix(subject, "runs.work."):
 			err = s.giveBack(ctx, run, subject, before[run.runID], queues)
@@ -155,16 +157,17 @@ func (s *sweeper) sweep(ctx context.Context, runs []liveRun, lost time.Duration)
 	return err
 }
 
-// waiting lists the subjects on which runs have a work message or a schedule, by run.
+// waiting lists the subjects on which runs have a work message or a schedule, by
+// run. Of several it is the work message, or a dispatcher's turn that has come.
 func (s *sweeper) waiting(ctx context.Context) (map[string]string, error) {
 	subjects := make(map[string]string)
-	for _, name := range []string{contracts.StreamWork, contracts.StreamSchedule} {
+	for _, name := range []string{contracts.StreamSchedule, contracts.StreamWork} {
 		found, err := subjectsOf(ctx, s.js, name, ">")
 		if err != nil {
 			return nil, err
 		}
 		for subject := range found {
-			if id, err := contracts.RunIDOfSubject(subject); err == nil {
+			if id, err := contracts.RunIDOfSubject(subject); err == nil && (subjects[id] == "" || subject != contracts.ScheduleAtSubject(id)) {
 				subjects[id] = subject
 			}
 		}

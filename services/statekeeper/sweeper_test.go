@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
@@ -70,12 +71,26 @@ func TestSweeperMissesWork(t *testing.T) {
 	p.next(head, runningLost, started("w-1", ""))
 	scheduledLost, waits := contracts.NewRunID(), contracts.NewRunID()
 	p.next(runlog.Head{}, scheduledLost, scheduled(time.Now().Add(time.Hour)))
-	lost := []string{queuedLost, runningLost, scheduledLost}
-
-	p.next(runlog.Head{}, waits, scheduled(time.Now().Add(time.Hour)))
-	if _, err := b.JS.Publish(t.Context(), contracts.ScheduleAtSubject(waits), nil); err != nil {
+	// A schedule that only says by when a run has to begin hides nothing.
+	_, deadlineLost := p.submit(contracts.Submission{StartTimeoutSeconds: 3600})
+	if _, err := b.JS.Publish(t.Context(), contracts.ScheduleAtSubject(deadlineLost), nil); err != nil {
 		t.Fatal(err)
 	}
+	lost := []string{queuedLost, runningLost, scheduledLost, deadlineLost}
+
+	p.next(runlog.Head{}, waits, scheduled(time.Now().Add(time.Hour)))
+	schedule := func(id string) uint64 {
+		ack, err := b.JS.PublishMsg(t.Context(), &nats.Msg{Subject: contracts.ScheduleAtSubject(id), Header: nats.Header{
+			"Nats-Schedule": {"@at " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}, "Nats-Schedule-Target": {contracts.ScheduleDueSubject(id)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ack.Sequence
+	}
+	schedule(waits)
+	unscheduled := contracts.NewRunID()
+	p.next(runlog.Head{}, unscheduled, scheduled(time.Now().Add(time.Hour)))
+	place := schedule(unscheduled)
 	_, has := p.submit(contracts.Submission{})
 	p.putWork(has)
 	head, runs := p.submit(contracts.Submission{})
@@ -85,7 +100,7 @@ func TestSweeperMissesWork(t *testing.T) {
 
 	one := startKeeper(t, b, Config{}, eager)
 	two := startKeeper(t, b, Config{}, eager)
-	waitFor(t, "dispatchers to be asked", func() (bool, string) { a := p.asked(); return len(a) == 3, fmt.Sprint(a) })
+	waitFor(t, "dispatchers to be asked", func() (bool, string) { a := p.asked(); return len(a) == 4, fmt.Sprint(a) })
 	for _, id := range lost {
 		if !p.asked()[id] {
 			t.Errorf("run %s is not missed", id)
@@ -98,16 +113,28 @@ func TestSweeperMissesWork(t *testing.T) {
 	if err := stream.DeleteMsg(t.Context(), work); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the run whose message was deleted to be missed", func() (bool, string) { a := p.asked(); return a[runs], fmt.Sprint(a) })
-	if a := p.asked(); len(a) != 4 {
+	if a := p.asked(); a[unscheduled] || a[waits] {
+		t.Errorf("runs with a schedule are missed: %v", a)
+	}
+	if stream, err = b.JS.Stream(t.Context(), contracts.StreamSchedule); err == nil {
+		err = stream.DeleteMsg(t.Context(), place)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the runs whose messages were deleted to be missed", func() (bool, string) {
+		a := p.asked()
+		return a[runs] && a[unscheduled], fmt.Sprint(a)
+	})
+	if a := p.asked(); len(a) != 6 {
 		t.Errorf("asked about %v", a)
 	}
 	// Whoever is not active does not sweep; while nobody was, both might have.
-	if n := one.api.counters.Requeued.Load() + two.api.counters.Requeued.Load(); n < 4 || n > 8 {
-		t.Errorf("4 runs were lost, asked %d times", n)
+	if n := one.api.counters.stats().Requeued + two.api.counters.stats().Requeued; n < 6 || n > 12 {
+		t.Errorf("6 runs were lost, asked %d times", n)
 	}
 	// Asked and not done yet: not asked again.
-	if info, err := b.JS.Stream(t.Context(), contracts.StreamSchedule); err != nil || info.CachedInfo().State.Msgs > 8+1 {
+	if info, err := b.JS.Stream(t.Context(), contracts.StreamSchedule); err != nil || info.CachedInfo().State.Msgs > 12+2 {
 		t.Errorf("the schedule holds %d messages, %v", info.CachedInfo().State.Msgs, err)
 	}
 }
@@ -141,6 +168,9 @@ func TestSweeperGivesBack(t *testing.T) {
 	p.putWork(backoff)
 	_, dropped := p.submit(contracts.Submission{})
 	dropSequence := p.putWork(dropped)
+	if _, err := b.JS.Publish(t.Context(), contracts.ScheduleAtSubject(dropped), nil); err != nil { // by when it has to begin
+		t.Fatal(err)
+	}
 	for _, m := range fetch(2, 5*time.Second) {
 		if id, _ := contracts.RunIDOfSubject(m.Subject()); id == backoff {
 			head = p.next(head, id, started("w-1", ""))
@@ -155,7 +185,7 @@ func TestSweeperGivesBack(t *testing.T) {
 	p.putWork(fresh)
 
 	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = 50 * time.Millisecond })
-	waitFor(t, "the lease to be given back", func() (bool, string) { return k.api.counters.Released.Load() > 0, "" })
+	waitFor(t, "the lease to be given back", func() (bool, string) { return k.api.counters.stats().Released > 0, "" })
 	got := fetch(2, 5*time.Second)
 	if len(got) != 2 {
 		t.Fatalf("%d messages were delivered, expected the one given back and the fresh one", len(got))
@@ -176,7 +206,7 @@ func TestSweeperGivesBack(t *testing.T) {
 			t.Error("the run in backoff was delivered")
 		}
 	}
-	if n := k.api.counters.Requeued.Load(); n != 0 {
+	if n := k.api.counters.stats().Requeued; n != 0 {
 		t.Errorf("%d runs were asked for", n)
 	}
 }
