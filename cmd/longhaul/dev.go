@@ -22,12 +22,13 @@ import (
 
 // devCmd runs everything in one process.
 type devCmd struct {
-	Data        string   `type:"path" default:"longhaul-data" placeholder:"DIR" help:"Directory that the broker keeps its data in (default ./longhaul-data)."`
-	Memory      bool     `help:"Keep everything in memory: gone when it ends."`
-	Host        string   `default:"127.0.0.1" placeholder:"HOST" help:"Address that the broker listens on (default ${default}). It asks nobody for a password."`
-	Port        int      `default:"4222" placeholder:"PORT" help:"Port that the broker listens on (default ${default}; 0: any that is free)."`
-	Concurrency int      `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
-	Exec        []string `sep:"none" placeholder:"NAME=COMMAND" help:"Host a program as an agent beside the built-in ones; may be repeated."`
+	Data        string `type:"path" default:"longhaul-data" placeholder:"DIR" help:"Directory that the broker keeps its data in (default ./longhaul-data)."`
+	Memory      bool   `help:"Keep everything in memory: gone when it ends."`
+	Host        string `default:"127.0.0.1" placeholder:"HOST" help:"Address that the broker listens on (default ${default}). It asks nobody for a password."`
+	Port        int    `default:"4222" placeholder:"PORT" help:"Port that the broker listens on (default ${default}; 0: any that is free)."`
+	Concurrency int    `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
+	httpFlags
+	Exec []string `sep:"none" placeholder:"NAME=COMMAND" help:"Host a program as an agent beside the built-in ones; may be repeated."`
 }
 
 // Help is shown below the command's summary.
@@ -70,17 +71,22 @@ func (d *devCmd) Run(ctx context.Context, a *app) error {
 	defer broker.Shutdown()
 	a.NATS, a.Context, a.Creds = broker.URL(), "", ""
 	topology := jsutil.TopologyOptions{Storage: broker.Storage()}
+	m, err := d.open(log)
+	if err != nil {
+		return err
+	}
+	defer m.close()
 
-	var group services
+	group := services{monitor: m, topology: topology}
 	defer group.close()
 	group.add(a, "dispatcher", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return dispatcher.New(nc, dispatcher.Config{Topology: topology, Logger: log})
+		return dispatcher.New(nc, dispatcher.Config{Topology: topology, Metrics: m.registerer(), Logger: log})
 	})
 	group.add(a, "statekeeper", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return statekeeper.New(nc, statekeeper.Config{Topology: topology, Version: buildVersion().semantic(), Logger: log})
+		return statekeeper.New(nc, statekeeper.Config{Topology: topology, Version: buildVersion().semantic(), Metrics: m.registerer(), Logger: log})
 	})
 	group.add(a, "worker", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return worker.New(nc, worker.Config{Agents: agents, Concurrency: d.Concurrency, DrainTimeout: devDrain, Topology: topology, Logger: log})
+		return worker.New(nc, worker.Config{Agents: agents, Concurrency: d.Concurrency, DrainTimeout: devDrain, Topology: topology, Metrics: m.registerer(), Logger: log})
 	})
 	return group.run(ctx, func(ctx context.Context) error {
 		c, hangUp, err := a.dial()
@@ -91,7 +97,7 @@ func (d *devCmd) Run(ctx context.Context, a *app) error {
 		if err := waitReady(ctx, c, len(agents)); err != nil {
 			return err
 		}
-		return d.welcome(a, keysOf(agents))
+		return d.welcome(a, keysOf(agents), m)
 	})
 }
 
@@ -101,6 +107,9 @@ type services struct {
 	runners []runner
 	conns   []*nats.Conn
 	err     error // of an add
+
+	monitor  *monitor
+	topology jsutil.TopologyOptions
 }
 
 // add builds a service on a connection of its own.
@@ -115,6 +124,9 @@ func (s *services) add(a *app, name string, log *slog.Logger, build func(*nats.C
 		return
 	}
 	s.conns = append(s.conns, nc)
+	if s.err = s.monitor.watch(name, nc, s.topology); s.err != nil {
+		return
+	}
 	r, err := build(nc, log)
 	if err != nil {
 		s.err = &codedError{code: exitUsage, err: err}
@@ -183,7 +195,11 @@ func waitReady(ctx context.Context, c *client.Client, agents int) error {
 }
 
 // welcome says how to reach it and what to try.
-func (d *devCmd) welcome(a *app, agents []string) error {
+func (d *devCmd) welcome(a *app, agents []string, m *monitor) error {
+	var shown string
+	if m != nil && m.address != "" {
+		shown = "http://" + m.address
+	}
 	dir, err := filepath.Abs(d.Data)
 	if err != nil {
 		dir = d.Data
@@ -196,7 +212,8 @@ func (d *devCmd) welcome(a *app, agents []string) error {
 			URL    string   `json:"url"`
 			Data   string   `json:"data,omitempty"`
 			Agents []string `json:"agents"`
-		}{a.NATS, dir, agents})
+			HTTP   string   `json:"http,omitempty"`
+		}{a.NATS, dir, agents, shown})
 	}
 	c := a.out
 	kept := dir + c.dim(" (kept)")
@@ -204,7 +221,11 @@ func (d *devCmd) welcome(a *app, agents []string) error {
 		kept = "in memory" + c.dim(" (gone when this ends)")
 	}
 	c.printf("\n%s broker, dispatcher, statekeeper and a worker, in this process.\n\n", c.bold("Longhaul is running:"))
-	c.next("broker", c.bold(a.NATS), "data", kept, "agents", strings.Join(agents, ", "))
+	pairs := []string{"broker", c.bold(a.NATS), "data", kept, "agents", strings.Join(agents, ", ")}
+	if shown != "" {
+		pairs = append(pairs, "metrics", shown+"/metrics")
+	}
+	c.next(pairs...)
 	c.printf("\nTry, in another terminal:\n\n")
 	var try []string
 	if a.NATS != nats.DefaultURL {

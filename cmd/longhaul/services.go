@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin"
@@ -29,18 +30,26 @@ type runner interface {
 const flushTimeout = 2 * time.Second
 
 // serve connects, says how the service is configured, and runs it until ctx ends.
-func (a *app) serve(ctx context.Context, name string, settings []any, build func(*nats.Conn) (runner, error)) error {
+func (a *app) serve(ctx context.Context, name string, f serviceFlags, settings []any, build func(*nats.Conn, prometheus.Registerer) (runner, error)) error {
 	log := a.log.With("service", name)
+	m, err := f.open(log)
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	nc, err := a.connectService(name, log)
 	if err != nil {
 		return err
 	}
 	defer hangUp(nc)
-	s, err := build(nc)
+	if err := m.watch(name, nc, f.options()); err != nil {
+		return err
+	}
+	s, err := build(nc, m.registerer())
 	if err != nil {
 		return &codedError{code: exitUsage, err: err, hint: "see longhaul " + name + " --help"}
 	}
-	log.Info("configuration", append([]any{"version", buildVersion().Version, "nats", a.broker()}, settings...)...)
+	log.Info("configuration", append(append([]any{"version", buildVersion().Version, "nats", a.broker()}, settings...), f.settings()...)...)
 	if err := s.Run(ctx); err != nil {
 		return err
 	}
@@ -87,9 +96,15 @@ func (f topologyFlags) options() jsutil.TopologyOptions {
 
 func (f topologyFlags) settings() []any { return []any{"replicas", f.Replicas, "storage", f.Storage} }
 
+// serviceFlags are those of every service.
+type serviceFlags struct {
+	topologyFlags
+	httpFlags
+}
+
 // dispatcherCmd runs a dispatcher.
 type dispatcherCmd struct {
-	topologyFlags
+	serviceFlags
 	AcceptUnknownAgents bool    `help:"Accept runs for agents that no worker has ever registered; they wait for one."`
 	MaxTimeoutSeconds   float64 `default:"2592000" placeholder:"S" help:"Longest --timeout that a submission may ask for (default ${default}, 30 days, which is also the most)."`
 }
@@ -109,10 +124,10 @@ func (d *dispatcherCmd) Validate() error { return above("--max-timeout-seconds",
 // Run runs the service.
 func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	longest := time.Duration(d.MaxTimeoutSeconds * float64(time.Second))
-	settings := append([]any{"accept_unknown_agents", d.AcceptUnknownAgents, "max_timeout", longest}, d.settings()...)
-	return a.serve(ctx, "dispatcher", settings, func(nc *nats.Conn) (runner, error) {
+	settings := []any{"accept_unknown_agents", d.AcceptUnknownAgents, "max_timeout", longest}
+	return a.serve(ctx, "dispatcher", d.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
 		return dispatcher.New(nc, dispatcher.Config{AcceptUnknownAgents: d.AcceptUnknownAgents, MaxTimeout: longest,
-			Topology: d.options(), Logger: a.log.With("service", "dispatcher")})
+			Topology: d.options(), Metrics: r, Logger: a.log.With("service", "dispatcher")})
 	})
 }
 
@@ -120,7 +135,7 @@ func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 type statekeeperCmd struct {
 	RetentionDays float64           `default:"7" placeholder:"DAYS" help:"How long a run is kept after its end (default ${default})."`
 	RetentionFor  map[string]string `mapsep:"," placeholder:"STATUS=TIME,…" help:"The same for runs that ended with a status, where it differs: failed=30d,succeeded=12h."`
-	topologyFlags
+	serviceFlags
 }
 
 // Help is shown below the command's summary.
@@ -163,9 +178,10 @@ func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, "statekeeper", append([]any{"retention", retention, "retention_for", s.RetentionFor}, s.settings()...), func(nc *nats.Conn) (runner, error) {
+	settings := []any{"retention", retention, "retention_for", s.RetentionFor}
+	return a.serve(ctx, "statekeeper", s.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
 		return statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
-			Retention: retention, RetentionFor: kept, Logger: a.log.With("service", "statekeeper")})
+			Retention: retention, RetentionFor: kept, Metrics: r, Logger: a.log.With("service", "statekeeper")})
 	})
 }
 
@@ -186,7 +202,7 @@ type workerCmd struct {
 	DrainTimeoutSeconds           float64 `default:"30" placeholder:"S" help:"How long runs may go on after the first signal (default ${default}). What has not ended by then goes on elsewhere."`
 	CancelGraceSeconds            float64 `default:"10" placeholder:"S" help:"How long an agent may take to end when its run is cancelled or its time is up (default ${default})."`
 
-	topologyFlags
+	serviceFlags
 }
 
 // Help is shown below the command's summary.
@@ -206,6 +222,9 @@ Examples:
 func (w *workerCmd) Validate() error {
 	if len(w.Agent) == 0 && len(w.Exec) == 0 {
 		return fmt.Errorf("say what to execute: --agent (built in: %s) or --exec NAME=COMMAND", strings.Join(builtinKeys(), ", "))
+	}
+	if w.Once && w.httpFlags != (httpFlags{}) {
+		return errors.New("--once: --http and --pprof are for a worker that stays")
 	}
 	// To worker.Config zero stands for the default; from a person it is a mistake.
 	return errors.Join(
@@ -232,13 +251,16 @@ func (w *workerCmd) Run(ctx context.Context, a *app) error {
 	if w.Once {
 		return w.once(ctx, a, cfg)
 	}
-	settings := append([]any{
+	settings := []any{
 		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
 		"lease", cfg.Lease, "heartbeat_interval", cfg.HeartbeatInterval, "heartbeat_event_interval", cfg.HeartbeatEventInterval,
 		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax,
 		"drain_timeout", cfg.DrainTimeout, "cancel_grace", cfg.CancelGrace,
-	}, w.settings()...)
-	return a.serve(ctx, "worker", settings, func(nc *nats.Conn) (runner, error) { return worker.New(nc, cfg) })
+	}
+	return a.serve(ctx, "worker", w.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
+		cfg.Metrics = r
+		return worker.New(nc, cfg)
+	})
 }
 
 func (w *workerCmd) config(log *slog.Logger) (worker.Config, error) {

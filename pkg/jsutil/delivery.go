@@ -24,6 +24,8 @@ type Delivery struct {
 	// Sequence is the message's own in its stream, Stored when the broker took it.
 	Sequence uint64
 	Stored   time.Time
+	// Received is when it was handed to us, by our own clock.
+	Received time.Time
 	// Delivered is 1 at the first delivery. It is no attempt counter: a broker
 	// that was killed may begin anew.
 	Delivered uint64
@@ -42,7 +44,7 @@ func DeliveryOf(nc *nats.Conn, m jetstream.Msg) (*Delivery, error) {
 	}
 	return &Delivery{
 		Subject: m.Subject(), Header: m.Headers(), Data: m.Data(),
-		Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Delivered: meta.NumDelivered, Pending: meta.NumPending,
+		Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Delivered: meta.NumDelivered, Pending: meta.NumPending, Received: time.Now(),
 		nc: nc, token: m.Reply(),
 	}, nil
 }
@@ -55,7 +57,7 @@ func newDelivery(nc *nats.Conn, m *nats.Msg) (*Delivery, error) {
 	}
 	return &Delivery{
 		Subject: m.Subject, Header: m.Header, Data: m.Data,
-		Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Delivered: meta.NumDelivered, Pending: meta.NumPending,
+		Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Delivered: meta.NumDelivered, Pending: meta.NumPending, Received: time.Now(),
 		nc: nc, token: m.Reply,
 	}, nil
 }

@@ -37,6 +37,7 @@ func (s *submitter) admit(ctx context.Context, it *item, faults contracts.Faults
 	case len(faults) > 0:
 		s.logger.Info("submission is refused", "run_id", it.sub.RunID, "agent_key", first.AgentKey, "faults", faults.Error())
 	}
+	s.meters.Submitted(string(first.Type))
 	return s.advance(ctx, first, leastSchedule)
 }
 
@@ -138,6 +139,7 @@ func (s *submitter) resume(ctx context.Context, runID string) error {
 	if err != nil {
 		return err // if there is none, it was removed a moment ago, or a new leader is still behind
 	}
+	s.meters.Submitted("duplicate")
 	s.logger.Debug("submission has a log already", "run_id", runID, "status", last.Status)
 	return s.advance(ctx, last, leastSchedule)
 }

@@ -12,9 +12,11 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
 )
 
@@ -28,6 +30,9 @@ type Config struct {
 	MaxTimeout time.Duration
 	// Topology is how streams are made that do not exist yet.
 	Topology jsutil.TopologyOptions
+	// Metrics is where the dispatcher's metrics are registered; nil for nowhere.
+	// It holds one dispatcher.
+	Metrics prometheus.Registerer
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 }
@@ -71,6 +76,7 @@ type Dispatcher struct {
 	agents *agents
 	logger *slog.Logger
 	held   held
+	meters *metrics.Dispatcher
 	// suspected says that a stream or consumer may be missing. Whoever meets an
 	// error that can come from that sets it: a publish to a stream that is gone
 	// looks just like one to a broker without a leader.
@@ -91,7 +97,8 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the dispatcher: %w", err)
 	}
-	return &Dispatcher{nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger}, nil
+	meters, err := metrics.NewDispatcher(cfg.Metrics)
+	return &Dispatcher{nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger, meters: meters}, err
 }
 
 // Run serves until ctx ends; it then takes nothing more, lets what is under
@@ -152,7 +159,9 @@ func (d *Dispatcher) prepare(ctx context.Context) error {
 // tend keeps in order what everything else relies on, until ctx ends: streams
 // and consumers that are missed are made again, the copy of the agents is kept fresh.
 func (d *Dispatcher) tend(ctx context.Context) {
-	for pause(ctx, tendPause); ctx.Err() == nil; pause(ctx, tendPause) {
+	defer d.meters.Tend.Stop()
+	for ; ctx.Err() == nil; pause(ctx, tendPause) {
+		d.meters.Tend.Turn()
 		if !d.nc.IsConnected() {
 			continue
 		}

@@ -81,6 +81,7 @@ func backoff(delivered uint64, most time.Duration) time.Duration {
 func (d *Dispatcher) finish(m *jsutil.Delivery, runID string, err error) {
 	act, delay := dispose(err, m.Delivered)
 	d.held.remove(m)
+	d.meters.Answered(m, string(act))
 	var answer error
 	switch act {
 	case actAck:

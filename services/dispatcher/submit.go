@@ -118,6 +118,7 @@ func (s *submitter) post(ctx context.Context, it *item) {
 		return
 	}
 	if err == nil {
+		s.meters.Submitted("queued")
 		err = s.sendWork(it, head)
 	}
 	if err != nil {

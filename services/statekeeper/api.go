@@ -115,12 +115,15 @@ func (a *api) serve(ctx context.Context, name string, handle func(context.Contex
 		err = &apiError{code: 413, text: fmt.Sprintf("the answer has %d bytes, and the broker carries %d; "+
 			"the result of a run is the payload of the last event on runs.<run_id>.events", len(data), limit)}
 	}
+	code := 200
 	if err == nil {
 		err = r.Respond(data)
 	} else {
 		e := a.describe(name, err)
+		code = e.code
 		err = r.Error(strconv.Itoa(e.code), e.text, nil)
 	}
+	a.counters.meters.Answered(name, code)
 	if err != nil {
 		a.logger.Warn("cannot answer an api request", "endpoint", name, "error", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
@@ -24,6 +26,9 @@ type Config struct {
 	Retention time.Duration
 	// RetentionFor is that of runs that ended with some status, where it differs.
 	RetentionFor map[contracts.Status]time.Duration
+	// Metrics is where the instance's metrics are registered; nil for nowhere. It
+	// holds one instance.
+	Metrics prometheus.Registerer
 	// Logger takes the log lines. Default slog.Default.
 	Logger *slog.Logger
 }

@@ -151,8 +151,11 @@ func (x *index) remove(id uuid.UUID) {
 	}
 }
 
-// stats counts the runs.
+// stats counts the runs, none of a nil index.
 func (x *index) stats() contracts.StatsResponse {
+	if x == nil {
+		return contracts.StatsResponse{}
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r := contracts.StatsResponse{

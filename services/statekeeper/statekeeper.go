@@ -10,7 +10,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
 )
 
@@ -41,9 +43,12 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 		return nil, fmt.Errorf("new statekeeper: %w", err)
 	}
 	s := &Statekeeper{cfg: cfg, nc: nc, js: js, topology: jsutil.NewTopology(cfg.Topology)}
-	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger}
-	s.projector = newProjector(js, f)
 	s.feed = &feed{js: js, logger: cfg.Logger}
+	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger}
+	f.counters.meters, err = metrics.NewStatekeeper(cfg.Metrics, metrics.StatekeeperSource{JS: js, Logger: cfg.Logger,
+		Stats: func() metrics.StatekeeperStats { return metrics.StatekeeperStats(f.counters.stats()) },
+		Runs:  func() map[contracts.Status]int { return s.feed.current().stats().ByStatus }})
+	s.projector = newProjector(js, f)
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
 	s.sweeper = newSweeper(s, sweepInterval, false)
 	s.api.sweeper = s.sweeper
@@ -52,7 +57,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: pingInterval, grace: takeoverGrace, counters: f.counters, logger: cfg.Logger,
 	}
-	return s, nil
+	return s, err
 }
 
 // Run works until ctx ends, and returns when every child has ended: nil then,
@@ -109,6 +114,7 @@ func (s *Statekeeper) supervise(ctx context.Context, stop context.CancelCauseFun
 			logger.Info("connection was renewed, starting afresh")
 			continue
 		}
+		s.api.counters.meters.Failed(name)
 		logger.Warn("child failed, starting it again", "error", err)
 		if errors.Is(err, jsutil.ErrNoTopology) {
 			err = jsutil.WaitTopology(ctx, s.js, s.topology, logger)

@@ -1,10 +1,14 @@
 package statekeeper
 
-import "sync"
+import (
+	"sync"
+
+	"longhaul/pkg/metrics"
+)
 
 // Stats are counts of what an instance has done since its start; none falls.
 // What it does in the place of another one that died is in its own.
-type Stats struct {
+type Stats struct { // metrics.StatekeeperStats has the same fields
 	// Of the projector.
 	Events    int64 `json:"events"`    // folded
 	Writes    int64 `json:"writes"`    // records sent to be stored
@@ -27,7 +31,8 @@ func (s *Statekeeper) Stats() Stats { return s.api.counters.stats() }
 
 // counters are Stats in the making. Several goroutines may count.
 type counters struct {
-	mu sync.Mutex
+	meters *metrics.Statekeeper // which reads them, and counts more
+	mu     sync.Mutex
 	Stats
 }
 

@@ -62,8 +62,10 @@ type watched struct {
 func (w *watchdog) run(ctx context.Context) error {
 	var watches sync.WaitGroup
 	defer watches.Wait()
+	defer w.counters.meters.Watchdog.Stop()
 	ends := make(map[string]context.CancelFunc)
 	for ; ctx.Err() == nil; sleep(ctx, w.interval) {
+		w.counters.meters.Watchdog.Turn()
 		w.connection() // its age counts from here, not from the first ping
 		holders, err := w.holders(ctx)
 		if err != nil { // those who are watched stay so

@@ -13,6 +13,7 @@ import (
 	"longhaul/internal/sabotage"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
 )
 
@@ -89,8 +90,8 @@ func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan
 	end := a.await(ctx, returned)
 	abandoned := end.err == errAbandoned //nolint:errorlint // ours, not one that an agent returned
 	if abandoned {
-		w.counts.abandonedTotal.Add(1)
-		w.counts.abandoned.Add(1)
+		w.counts.AbandonedTotal.Add(1)
+		w.counts.Abandoned.Add(1)
 		a.part()
 	}
 	timeout.Stop()
@@ -106,7 +107,7 @@ func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan
 // second of the two, in whichever order, takes it off the count again.
 func (a *attempt) part() {
 	if a.parted.Swap(true) {
-		a.worker.counts.abandoned.Add(-1)
+		a.worker.counts.Abandoned.Add(-1)
 	}
 }
 
@@ -191,6 +192,7 @@ func (a *attempt) hook(name string, call func()) <-chan struct{} {
 // finish writes the attempt's last event and answers the work message.
 func (a *attempt) finish(cause error, end ending) {
 	if errors.Is(cause, agent.ErrLeaseLost) {
+		a.worker.counts.Ended(a.work.agent.Key, metrics.OutcomeFenced, a.begun)
 		a.log.Warn("lease lost, nothing more is written")
 		return
 	}
@@ -202,10 +204,12 @@ func (a *attempt) finish(cause error, end ending) {
 	// must not be taken for the attempt that has just ended.
 	a.worker.letGo(a)
 	if err != nil {
+		a.worker.counts.Ended(a.work.agent.Key, metrics.OutcomeUnwritten, a.begun)
 		a.log.Warn("last event could not be written, the lease decides", "error", err)
 		return
 	}
 	head := a.writer.head()
+	a.worker.counts.Ended(a.work.agent.Key, metrics.OutcomeOf(head.Status, errors.Is(cause, agent.ErrShutdown)), a.begun)
 	level := slog.LevelInfo
 	if head.Status == contracts.StatusFailed || head.Status == contracts.StatusTimedOut {
 		level = slog.LevelWarn
@@ -236,6 +240,7 @@ func (a *attempt) answer(head contracts.Head, now time.Time) error {
 // cancel writes run.cancel_requested in our own turn and ends the agent's
 // context. It reports an error if the run has ended, or is lost.
 func (a *attempt) cancel(reason, by string) error {
+	seen := time.Now()
 	err := a.writer.commit(context.Background(), func(head contracts.Head) (contracts.Draft, error) {
 		switch {
 		case head.Status == contracts.StatusCancelling:
@@ -252,6 +257,7 @@ func (a *attempt) cancel(reason, by string) error {
 		return err
 	}
 	a.stop(agent.ErrCancelled)
+	a.worker.counts.Cancelled(seen)
 	return nil
 }
 
@@ -282,7 +288,7 @@ func (a *attempt) loseLease() {
 		return
 	}
 	if !a.fenced.Swap(true) {
-		a.worker.counts.fenced.Add(1)
+		a.worker.counts.Fenced.Add(1)
 	}
 	a.stop(agent.ErrLeaseLost)
 	a.stopWriting()

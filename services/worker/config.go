@@ -6,6 +6,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -49,6 +51,10 @@ type Config struct {
 
 	// Topology is used to make streams that are missing.
 	Topology jsutil.TopologyOptions
+	// Metrics is where the worker's metrics are registered; nil for nowhere. It
+	// holds one worker: more need a label of their own each
+	// (prometheus.WrapRegistererWith).
+	Metrics prometheus.Registerer
 	// Logger is required to be set by programs; default slog.Default().
 	Logger *slog.Logger
 }

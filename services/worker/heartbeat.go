@@ -33,7 +33,9 @@ func (w *Worker) keepLeases(ctx context.Context) {
 	reads := make(chan struct{}, headReads)
 	var looks sync.WaitGroup
 	defer looks.Wait()
+	defer w.counts.Heartbeat.Stop()
 	for {
+		w.counts.Heartbeat.Turn()
 		select {
 		case <-ctx.Done():
 			return
@@ -103,6 +105,7 @@ func (a *attempt) look(ctx context.Context, sent time.Time, event bool) {
 		a.loseLease()
 		return
 	case err != nil:
+		a.worker.counts.HeartbeatFailures.Inc()
 		a.log.Warn("heartbeat found no head", "error", err)
 		return
 	}

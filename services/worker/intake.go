@@ -105,7 +105,9 @@ func (in *intake) run(ctx context.Context, ended func()) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var runs sync.WaitGroup
+	defer in.worker.counts.Intake.Stop()
 	for ctx.Err() == nil {
+		in.worker.counts.Intake.Turn()
 		in.replenish()
 		select {
 		case <-ctx.Done():

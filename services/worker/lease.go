@@ -50,3 +50,11 @@ func (l *lease) silence(now time.Time) time.Duration {
 	defer l.mu.Unlock()
 	return now.Sub(l.confirmed)
 }
+
+// silence is the longest time for which a lease has not been confirmed.
+func (w *Worker) silence() (longest time.Duration) {
+	for _, a := range w.attempts() {
+		longest = max(longest, a.lease.silence(time.Now()))
+	}
+	return longest
+}

@@ -13,6 +13,7 @@ import (
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
 )
 
@@ -30,6 +31,7 @@ type work struct {
 	agent      agent.Agent
 	submission contracts.Submission
 	queued     contracts.Event
+	due        time.Time // from when on it could have begun
 	log        *slog.Logger
 }
 
@@ -83,7 +85,7 @@ func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
 	if e.Type != contracts.TypeQueued || e.RunID != runID || s.RunID != runID || s.AgentKey != e.AgentKey || !known {
 		return work{}, fmt.Errorf("event %s of run %s for agent %q is no work of this subject", e.Type, e.RunID, e.AgentKey)
 	}
-	return work{delivery: d, agent: a, submission: s, queued: e,
+	return work{delivery: d, agent: a, submission: s, queued: e, due: metrics.Due(e, queued),
 		log: w.log.With("run_id", runID, "agent_key", e.AgentKey)}, nil
 }
 
@@ -146,11 +148,13 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
 			if act == actStart {
 				if at.Status.Held() {
-					w.counts.takeovers.Add(1)
+					w.counts.Takeovers.Add(1)
 				}
+				w.counts.Started(wk.agent.Key, wk.queued.Priority, next.Epoch, wk.due)
 				return &next, state, nil
 			}
 			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
+			w.counts.Closed(wk.agent.Key, next.Status)
 			w.answer(wk.delivery.Ack())
 			return nil, nil, nil
 		}

@@ -14,6 +14,7 @@ import (
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
 )
 
@@ -26,7 +27,7 @@ type Worker struct {
 	agents map[string]agent.Agent
 	log    *slog.Logger
 	held   held
-	counts counts
+	counts *metrics.Worker
 
 	mu        sync.Mutex
 	connected time.Time // since when
@@ -51,7 +52,8 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	for _, a := range cfg.Agents {
 		w.agents[a.Key] = a
 	}
-	return w, nil
+	w.counts, err = metrics.NewWorker(cfg.Metrics, metrics.WorkerSource{Slots: cfg.Concurrency, AgentKeys: w.agentKeys(), Executing: func() int { return len(w.attempts()) }, Silence: w.silence})
+	return w, err
 }
 
 // ID is the worker's id.

@@ -30,8 +30,9 @@ var imports = map[string][]string{
 	"pkg/agent/a.go":               {"longhaul/pkg/contracts", "longhaul/pkg/jsutil", "longhaul/pkg/runlog", "!longhaul/services/worker/up"},
 	"pkg/agent/builtin/a.go":       {"longhaul/pkg/agent", "!longhaul/pkg/client/up"},
 	"pkg/agent/up/a.go":            nil,
-	"pkg/client/a.go":              {"longhaul/pkg/contracts", "longhaul/pkg/jsutil", "longhaul/pkg/runlog", "!longhaul/pkg/agent", "!longhaul/services/worker/up"},
+	"pkg/client/a.go":              {"longhaul/pkg/contracts", "longhaul/pkg/jsutil", "longhaul/pkg/runlog", "!longhaul/pkg/agent", "!longhaul/services/worker/up", "!github.com/prometheus/x"},
 	"pkg/client/up/a.go":           nil,
+	"pkg/metrics/a.go":             {"longhaul/pkg/jsutil", "github.com/prometheus/x", "!longhaul/pkg/agent/up", "!longhaul/services/worker/up"},
 	"services/dispatcher/a.go":     {"longhaul/pkg/runlog", "longhaul/pkg/client", "!longhaul/services/worker", "!longhaul/cmd/longhaul/up", "!log"},
 	"services/worker/a.go":         {"log/slog", "longhaul/pkg/agent/builtin", "!longhaul/services/statekeeper", "!github.com/nats-io/nats-server/v2/server"},
 	"services/worker/up/a.go":      nil,
@@ -92,6 +93,7 @@ func writeModule(t *testing.T, dir string) map[string]bool {
 	for _, stub := range []struct{ module, version, pkg string }{
 		{"github.com/x/y", "v0.0.0", ""},
 		{"github.com/google/uuid", "v1.0.0", ""},
+		{"github.com/prometheus/x", "v0.0.0", ""},
 		{"github.com/nats-io/nats-server/v2", "v2.0.0", "/server"},
 	} {
 		mod += "require " + stub.module + " " + stub.version + "\nreplace " + stub.module + " => ./stub/" + stub.module + "\n"
