@@ -46,6 +46,12 @@ func decide(head contracts.Head, startBy, now time.Time, holderGone bool) action
 	return actStart
 }
 
+// goesOn reports whether a holder that has got as far as at may go on behind
+// last, which it did not write: the dispatcher's run.cancel_requested.
+func goesOn(at, last contracts.Head) bool {
+	return last.Epoch == at.Epoch && last.Status == contracts.StatusCancelling && last.Seq > at.Seq
+}
+
 // backoff is the delay after the given failed attempt: min(base^attempt s, max)
 // and up to a tenth more, so that runs that failed together do not come back
 // together. random is in [0, 1).

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"longhaul/pkg/contracts"
 )
 
@@ -61,6 +63,20 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("backoff(%v, attempt %d, random %v) = %v, want %v", c.base, c.attempt, c.random, got, c.want)
 		}
 	}
+}
+
+// Whatever the settings, a delay is within its bounds and grows with the attempts.
+func TestBackoffProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		base := rapid.Float64Range(1, 10).Draw(t, "base")
+		limit := time.Duration(rapid.IntRange(1, 3600).Draw(t, "limit")) * time.Second
+		attempt := rapid.IntRange(1, 100).Draw(t, "attempt")
+		random := rapid.Float64Range(0, 0.999).Draw(t, "random")
+		least, got, next := backoff(base, limit, attempt, 0), backoff(base, limit, attempt, random), backoff(base, limit, attempt+1, random)
+		if got < least || got > least+least/10+1 || least > limit || next < got {
+			t.Errorf("backoff(%v, %v, attempt %d, random %v) = %v; without chance %v, the next %v", base, limit, attempt, random, got, least, next)
+		}
+	})
 }
 
 func TestConfigFaultsComeTogether(t *testing.T) {

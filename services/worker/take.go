@@ -104,12 +104,7 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 	}
 	for gone := uint64(0); err == nil; { // gone: the epoch whose holder is known to be gone
 		now := time.Now()
-		if sabotage.Broken(sabotage.Attempts) && at.Status.Held() {
-			at.Attempt = 0
-		}
-		if sabotage.Broken(sabotage.NotBefore) {
-			at.NotBefore = time.Time{}
-		}
+		spoil(&at.Head)
 		act := decide(at.Head, wk.startBy(at.Head), now, gone == at.Epoch && gone > 0)
 		switch act {
 		case actDrop:
@@ -168,6 +163,16 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 	return nil, nil, err
 }
 
+// spoil is for tests of the tests.
+func spoil(at *contracts.Head) {
+	if sabotage.Broken(sabotage.Attempts) && at.Status.Held() {
+		at.Attempt = 0
+	}
+	if sabotage.Broken(sabotage.NotBefore) {
+		at.NotBefore = time.Time{}
+	}
+}
+
 // startBy is when the run has to have begun, zero if never, or if it has been
 // begun or redriven since.
 func (wk work) startBy(head contracts.Head) time.Time {
@@ -200,6 +205,17 @@ func (w *Worker) leaderHead(ctx context.Context, runID string) (runlog.Head, err
 
 // appendClaim appends what the decision asks for.
 func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act action, now time.Time) (runlog.Head, error) {
+	e, err := w.claimEvent(wk, at.Head, act, now)
+	if err != nil {
+		return runlog.Head{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	return w.runs.Append(ctx, at, e)
+}
+
+// claimEvent is the event that a decision makes on top of at.
+func (w *Worker) claimEvent(wk work, at contracts.Head, act action, now time.Time) (contracts.Event, error) {
 	var d contracts.Draft
 	switch act {
 	case actStart:
@@ -226,13 +242,7 @@ func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act a
 	default:
 		panic(fmt.Sprintf("worker: nothing to append for action %d", act))
 	}
-	e, err := contracts.Next(at.Head, at.RunID, d, now)
-	if err != nil {
-		return runlog.Head{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-	defer cancel()
-	return w.runs.Append(ctx, at, e)
+	return contracts.Next(at, at.RunID, d, now)
 }
 
 // answer logs a failed answer to the broker. Nothing else is to be done about

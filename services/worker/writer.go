@@ -221,7 +221,7 @@ func (w *writer) rebase(at runlog.Head) error {
 	for errors.Is(err, jsutil.ErrUnavailable) && w.ctx.Err() == nil {
 		last, err = w.runs.LastFromLeader(w.ctx, w.runID)
 	}
-	if err == nil && last.Epoch == at.Epoch && last.Status == contracts.StatusCancelling && last.Seq > at.Seq {
+	if err == nil && goesOn(at.Head, last.Event.Head()) {
 		w.advance(last.Head())
 		w.cancelRequested(last)
 		return nil
