@@ -91,12 +91,15 @@ func show(s *history.Stamp) string {
 // checkTimes: invariant 9. By the broker's clock no run.started, and no
 // run.queued of a scheduled run, is stored before the not_before, retry_at or
 // wake_at that the log states, nor before the not_before of the submission that was
-// accepted. A worker's clock that is ahead may start it as much too early.
+// accepted; a redrive is not bound by that. A worker's clock that is ahead may start it as much too early.
 func (s *stories) checkTimes(j *jury, r *story, steps []step) {
 	var asked time.Time
 	for _, st := range steps {
 		if st.Seq == 1 {
 			asked = st.body.Submission.NotBefore
+		}
+		if st.Type == requeued && st.body.Reason == "redrive" {
+			asked = time.Time{} // somebody says: now
 		}
 		if !st.stale && !st.NotBefore.Equal(st.after.notBefore) {
 			j.breach(9, r.id, "%s says not_before %s, and it is %s", st.name(), clock(st.NotBefore), clock(st.after.notBefore))
