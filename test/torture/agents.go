@@ -22,6 +22,10 @@ type act struct {
 	Bytes int  `json:"bytes,omitempty"`
 	// Deltas are pieces of text in each step.
 	Deltas int `json:"deltas,omitempty"`
+	// Durable has each step remembered by its name, in place of checkpoints, and
+	// SleepMS puts the run to sleep before the second one.
+	Durable bool `json:"durable,omitempty"`
+	SleepMS int  `json:"sleep_ms,omitempty"`
 	// Deaf does not listen to its context.
 	Deaf bool `json:"deaf,omitempty"`
 
@@ -86,6 +90,9 @@ func (p *performance) steps(ctx context.Context, at saved) error {
 			return err
 		}
 	}
+	if p.act.Durable {
+		return p.durably(ctx)
+	}
 	for at.Step < p.act.Steps {
 		pause := ctx
 		if p.act.Deaf {
@@ -106,6 +113,33 @@ func (p *performance) steps(ctx context.Context, at saved) error {
 	return nil
 }
 
+// durably takes steps that the engine remembers. An entry is written where one
+// is executed, with its name.
+func (p *performance) durably(ctx context.Context) error {
+	for n := 1; n <= p.act.Steps; n++ {
+		if n == 2 && p.act.SleepMS > 0 {
+			if err := agent.Sleep(ctx, p.run, "nap", time.Duration(p.act.SleepMS)*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		name := fmt.Sprintf("s%d", n)
+		_, err := agent.Step(ctx, p.run, name, func(ctx context.Context) (saved, error) {
+			if err := cluster.Sleep(ctx, time.Duration(p.act.PauseMS)*time.Millisecond); err != nil {
+				return saved{}, err
+			}
+			p.noteText("durable "+name, history.KindStep, history.OpInfo, history.Exec{Step: n})
+			return p.stamp(n), nil
+		})
+		if err == nil {
+			err = p.goWrong(n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // report tells the log of a step.
 func (p *performance) report(ctx context.Context, at saved) error {
 	for d := range p.act.Deltas {
@@ -120,13 +154,13 @@ func (p *performance) report(ctx context.Context, at saved) error {
 	state.Fill = strings.Repeat("x", p.act.Bytes)
 	e := history.Exec{Stamp: state.Stamp, Step: at.Step}
 	id := p.out.NextID()
-	p.noteAs(id, history.KindCheckpoint, history.OpInvoke, e, nil)
+	p.noteAs(id, "", history.KindCheckpoint, history.OpInvoke, e, nil)
 	err := p.run.Checkpoint(ctx, state)
 	op := history.OpOK
 	if err != nil {
 		op = history.OpUnknown // the answer may have been lost
 	}
-	p.noteAs(id, history.KindCheckpoint, op, e, err)
+	p.noteAs(id, "", history.KindCheckpoint, op, e, err)
 	return err
 }
 
@@ -178,12 +212,16 @@ func (p *performance) end(ctx context.Context, err error) {
 }
 
 func (p *performance) note(kind history.Kind, op history.Op, e history.Exec) {
-	p.noteAs(p.id, kind, op, e, nil)
+	p.noteAs(p.id, "", kind, op, e, nil)
 }
 
-func (p *performance) noteAs(id int64, kind history.Kind, op history.Op, e history.Exec, err error) {
+func (p *performance) noteText(text string, kind history.Kind, op history.Op, e history.Exec) {
+	p.noteAs(p.id, text, kind, op, e, nil)
+}
+
+func (p *performance) noteAs(id int64, text string, kind history.Kind, op history.Op, e history.Exec, err error) {
 	e.Agent, e.Worker, e.Epoch, e.Attempt, e.PID, e.Deaf = p.run.AgentKey, p.worker, p.run.Epoch, p.run.Attempt, os.Getpid(), p.act.Deaf
-	entry := history.Entry{Kind: kind, Op: op, ID: id, Run: p.run.ID, Exec: &e}
+	entry := history.Entry{Kind: kind, Op: op, ID: id, Run: p.run.ID, Text: text, Exec: &e}
 	if err != nil {
 		entry.Error = err.Error()
 	}

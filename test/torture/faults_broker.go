@@ -19,6 +19,7 @@ func brokerFaults() []fault {
 		{name: "kill-broker-at-delivery", lane: laneBrokers, weight: 4, do: killBrokerAtDelivery},
 		{name: "stop-broker", lane: laneBrokers, weight: 2, do: stopBroker},
 		{name: "restart-broker", lane: laneBrokers, weight: 1, do: restartBroker},
+		{name: diskFull, lane: laneBrokers, weight: 2, do: fillDisk},
 		{name: "kill-leader", lane: laneBrokers, brokers: 3, weight: 4, do: killLeader},
 		{name: "two-down", lane: laneBrokers, brokers: 3, weight: 2, do: twoDown},
 		{name: "partition", lane: laneBrokers, brokers: 3, weight: 4, do: partition},
@@ -102,6 +103,9 @@ func restartBroker(_ context.Context, h *harm) error {
 func (b *node) terminate() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.broker.Running() {
+		return nil
+	}
 	return b.broker.Terminate(20 * time.Second)
 }
 

@@ -24,6 +24,7 @@ func processFaults() []fault {
 		{name: "stop-dispatcher", lane: laneProcesses, weight: 2, do: stopping(kindDispatcher)},
 		{name: "kill-statekeeper", lane: laneProcesses, weight: 2, do: killing(kindStatekeeper)},
 		{name: "stop-statekeeper", lane: laneProcesses, weight: 2, do: stopping(kindStatekeeper)},
+		{name: clockSkew, lane: laneProcesses, weight: 2, do: skewing},
 		{name: "kill-reader", lane: laneProcesses, weight: 1, do: killing(kindReader)},
 	}
 }

@@ -49,7 +49,13 @@ const (
 
 // newSubmitter makes client number i.
 func (s *system) newSubmitter(i int) (*submitter, error) {
-	c := &submitter{s: s, name: fmt.Sprintf("client-%d", i+1), rng: rand.New(rand.NewPCG(s.o.seed, uint64(1000+i)))}
+	return s.newClient(fmt.Sprintf("client-%d", i+1), rand.New(rand.NewPCG(s.o.seed, uint64(1000+i))))
+}
+
+// newClient makes a client with links of its own. Even with an error the caller
+// has to close it.
+func (s *system) newClient(name string, rng *rand.Rand) (*submitter, error) {
+	c := &submitter{s: s, name: name, rng: rng}
 	var err error
 	if c.links, err = s.links(); err != nil {
 		return c, err
@@ -224,19 +230,31 @@ func (c *submitter) write(e history.Entry) {
 // ctx has ended.
 func (s *system) startLoad(ctx context.Context) (wait func(), err error) {
 	var all sync.WaitGroup
-	for i := range s.o.clients {
-		c, err := s.newSubmitter(i)
+	start := func(c *submitter, err error, run func(context.Context, *submitter)) error {
 		if err != nil {
 			c.close()
-			return all.Wait, err
+			return err
 		}
 		s.mu.Lock()
 		s.clients = append(s.clients, c)
 		s.mu.Unlock()
 		all.Go(func() {
 			defer c.close()
-			c.run(ctx)
+			run(ctx, c)
 		})
+		return nil
+	}
+	for i := range s.o.clients {
+		c, err := s.newSubmitter(i)
+		if err := start(c, err, func(ctx context.Context, c *submitter) { c.run(ctx) }); err != nil {
+			return all.Wait, err
+		}
+	}
+	for i, tracks := range tracksFor(racers, s.o.duration) {
+		c, err := s.newRacer(i)
+		if err := start(c, err, func(ctx context.Context, c *submitter) { c.race(ctx, tracks) }); err != nil {
+			return all.Wait, err
+		}
 	}
 	return all.Wait, nil
 }
@@ -270,9 +288,15 @@ func (c *submitter) part(sub *contracts.Submission) act {
 	switch n := c.rng.IntN(100); {
 	case n < 30: // short
 		return act{Steps: roll(0, 2), PauseMS: roll(0, 30)}
-	case n < 55: // long, resumed where it was
+	case n < 50: // long, resumed where it was
 		return act{Steps: roll(4, 20), PauseMS: roll(20, 250), Save: true, Deltas: roll(0, 2), Bytes: roll(0, 6000)}
-	case n < 67:
+	case n < 60: // remembers its steps, and sleeps between them without a worker
+		a := act{Steps: roll(1, 6), PauseMS: roll(10, 150), Durable: true, Attempts: roll(0, 2), Wrong: wrongFail, At: roll(1, 4)}
+		if c.rng.IntN(2) == 0 {
+			a.SleepMS = roll(100, 4000)
+		}
+		return a
+	case n < 70:
 		sub.AgentKey = agentStream
 		return act{Steps: roll(2, 10), PauseMS: roll(0, 50), Deltas: roll(20, 120), Save: c.rng.IntN(2) == 0}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -61,31 +60,35 @@ func faultNames() []string {
 	return names
 }
 
-// chooseFaults reads a list of names; those that need another number of
-// brokers are left out of "all".
+// chooseFaults reads a list of names, all and none among them; one with a minus
+// is left out. Faults for another number of brokers are not among all.
 func chooseFaults(list string, brokers int) ([]string, error) {
-	fits := map[string]bool{}
-	var all []string
+	chosen := map[string]bool{}
+	known := map[string]bool{}
 	for _, f := range allFaults() {
-		fits[f.name] = f.brokers == 0 || f.brokers == brokers
-		if fits[f.name] {
-			all = append(all, f.name)
+		known[f.name] = f.brokers == 0 || f.brokers == brokers
+	}
+	for name := range strings.SplitSeq(list, ",") {
+		name, out := strings.CutPrefix(strings.TrimSpace(name), "-")
+		fits, is := known[name]
+		switch {
+		case name == "all":
+			for name, fits := range known {
+				chosen[name] = fits && !out
+			}
+		case name == "none" || name == "":
+		case !is:
+			return nil, fmt.Errorf("-faults: there is no %q; there are all, none, %s", name, strings.Join(faultNames(), ", "))
+		case !fits && !out:
+			return nil, fmt.Errorf("-faults: %s is for another number of brokers than %d", name, brokers)
+		default:
+			chosen[name] = !out
 		}
 	}
-	switch list {
-	case "all":
-		return all, nil
-	case "none":
-		return nil, nil
-	}
-	names := strings.Split(list, ",")
-	for _, name := range names {
-		fit, known := fits[name]
-		switch {
-		case !known:
-			return nil, fmt.Errorf("-faults: there is no %q; there are all, none, %s", name, strings.Join(slices.Sorted(maps.Keys(fits)), ", "))
-		case !fit:
-			return nil, fmt.Errorf("-faults: %s is for another number of brokers than %d", name, brokers)
+	var names []string
+	for _, name := range faultNames() {
+		if chosen[name] {
+			names = append(names, name)
 		}
 	}
 	return names, nil

@@ -34,7 +34,7 @@ func newNodes(dir string, n int) (nodes []*node, routes [][]*cluster.Link, err e
 		name := fmt.Sprintf("broker-%d", i+1)
 		nodes = append(nodes, &node{
 			name: name, logDir: filepath.Join(dir, "logs"), addr: "127.0.0.1:" + strconv.Itoa(port),
-			cfg: cluster.BrokerConfig{Name: name, Dir: filepath.Join(dir, "data", name), Port: port},
+			cfg: cluster.BrokerConfig{Name: name, Dir: dataDir(dir, i), Port: port},
 		})
 	}
 	if n > 1 {
@@ -115,6 +115,11 @@ func (b *node) pid() int {
 		return 0
 	}
 	return b.broker.PID()
+}
+
+// dataDir is where broker i stores.
+func dataDir(dir string, i int) string {
+	return filepath.Join(dir, "data", fmt.Sprintf("broker-%d", i+1))
 }
 
 func urls(addrs []string) string { return "nats://" + strings.Join(addrs, ",nats://") }

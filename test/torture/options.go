@@ -40,7 +40,7 @@ func parseOptions(args []string) (o options, err error) {
 	set.Uint64Var(&o.seed, "seed", 1, "what load and faults are made from")
 	set.DurationVar(&o.duration, "duration", time.Minute, "how long load and faults go on")
 	set.IntVar(&o.brokers, "cluster", 1, "brokers: 1, or 3 with three replicas")
-	list := set.String("faults", "all", "the faults, with commas between them: "+strings.Join(faultNames(), ", "))
+	list := set.String("faults", "all", "the faults, with commas between them, a minus before one that is left out: all, none, "+strings.Join(faultNames(), ", "))
 	set.StringVar(&o.sabotage, "sabotage", "", fmt.Sprintf("guarantees to take out of the services, with commas between them: %v", sabotage.Switches()))
 	set.StringVar(&o.profile, "profile", "short", "the services' times: short (a lease of 5 s) or default (theirs)")
 	set.BoolVar(&o.keep, "keep", false, "keep history, dumps and logs, and say where they are")

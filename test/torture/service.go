@@ -38,7 +38,7 @@ type service struct {
 	id     string        // of a worker: its name among all, in this life
 	keepID bool          // whether the next life keeps it
 	rest   time.Duration // before the next life
-	skew   time.Duration // of the next life's wall clock
+	skew   time.Duration // of its wall clock, in the lives to come
 }
 
 // upkeep is how long a service stays down that ended by itself.
@@ -128,12 +128,11 @@ func (s *service) called() string {
 	return s.name
 }
 
-// kill is kill -9.
-func (s *service) kill() error {
-	if p := s.process(); p != nil {
-		return p.Kill()
-	}
-	return nil
+// setSkew says how far the wall clock of the lives to come is ahead.
+func (s *service) setSkew(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skew = d
 }
 
 // signal sends a signal to the process if it is there.
@@ -160,10 +159,15 @@ func (s *system) ofBinary(_ int, sv *service) *exec.Cmd {
 func (s *system) ofWorker(life int, sv *service) *exec.Cmd {
 	f := workerFlags{
 		id: sv.id, nats: urls(sv.addrs()), history: s.historyFile(fmt.Sprintf("%s-%d", sv.name, life)),
-		replicas: s.o.brokers, slots: s.o.slots, lease: s.o.lease, drain: s.o.drain, retryMax: s.o.retryMax,
+		replicas: s.o.brokers, slots: s.o.slots, lease: s.o.lease, drain: s.o.drain, retryMax: s.o.retryMax, skew: sv.skew,
 	}
-	cmd := exec.Command(s.self, f.args()...)
+	self := s.self
+	if sv.skew != 0 {
+		self = s.skewed
+	}
+	cmd := exec.Command(self, f.args()...)
 	cmd.Env = append(os.Environ(), s.o.environment()...)
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", skewVariable, int(sv.skew.Seconds())))
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type system struct {
 	o       options
 	dir     string
 	self    string // the program whose processes are workers and readers
+	skewed  string // the same with a clock that can be wrong
 	begun   time.Time
 	out     *history.Writer
 	nodes   []*node
@@ -45,6 +47,7 @@ type system struct {
 	services     sync.WaitGroup
 	stopBook     context.CancelFunc
 	booking      sync.WaitGroup
+	disks        []string // where small ones are mounted, one for each broker
 	mu           sync.Mutex
 	failed       []error // of supervision: what could not be started again
 }
@@ -62,15 +65,14 @@ func newSystem(ctx context.Context, o options, dir string, say func(string, ...a
 	if s.self, err = os.Executable(); err != nil {
 		return s, err
 	}
-	if o.sabotage != "" {
-		if s.self, s.o.binary, err = buildWith(ctx, dir, "-tags", "sabotage"); err != nil {
-			return s, err
-		}
+	if err := s.build(ctx); err != nil {
+		return s, err
 	}
 	if s.out, err = history.Open(s.historyFile("harness"), "harness"); err != nil {
 		return s, err
 	}
 	s.write(history.Entry{Kind: history.KindNote, Op: history.OpInfo, Note: history.NoteConfig, Config: o.config()})
+	s.mountDisks()
 	if s.nodes, s.routes, err = newNodes(dir, o.brokers); err != nil {
 		return s, err
 	}
@@ -81,6 +83,26 @@ func newSystem(ctx context.Context, o options, dir string, say func(string, ...a
 		return s, err
 	}
 	return s, s.awaitReady(ctx)
+}
+
+// build builds what is not the program as it is.
+func (s *system) build(ctx context.Context) (err error) {
+	var flags []string
+	if s.o.sabotage != "" {
+		flags = []string{"-tags", "sabotage"}
+		s.say("building without %s", s.o.sabotage)
+		if s.self, err = buildWith(ctx, s.dir, programTorture, flags...); err != nil {
+			return err
+		}
+		if s.o.binary, err = buildWith(ctx, s.dir, programLonghaul, flags...); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(s.o.faults, clockSkew) {
+		s.say("building workers with a clock that can be wrong")
+		s.skewed, err = buildSkewed(ctx, s.dir, flags...)
+	}
+	return err
 }
 
 // connect opens the harness's own connection and makes the topology.
@@ -245,6 +267,9 @@ func (s *system) stop() error {
 		for _, l := range from {
 			l.Close()
 		}
+	}
+	for _, d := range s.disks {
+		errs = append(errs, unmount(d))
 	}
 	if s.out != nil {
 		errs = append(errs, s.out.Close())
