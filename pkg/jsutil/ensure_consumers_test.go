@@ -46,6 +46,7 @@ func TestEnsureTopologyConsumers(t *testing.T) {
 		{contracts.ConsumerSubmit, "filter_subject", false, func(c *jetstream.ConsumerConfig) { c.FilterSubject = contracts.SubjectAllCancel }},
 		{contracts.ConsumerSchedule, "filter_subject", false, func(c *jetstream.ConsumerConfig) { c.FilterSubject = "" }},
 		{contracts.ConsumerSubmit, "deliver_subject", false, func(c *jetstream.ConsumerConfig) { c.DeliverSubject, c.MaxWaiting = "somewhere", 0 }},
+		{contracts.ConsumerSubmit, "max_waiting", false, func(c *jetstream.ConsumerConfig) { c.MaxWaiting = 512 }},
 		{contracts.ConsumerProjector, "priority_timeout", true, func(c *jetstream.ConsumerConfig) { c.PinnedTTL = time.Minute }},
 		{contracts.ConsumerProjector, "priority_groups", true, func(c *jetstream.ConsumerConfig) { c.PriorityGroups = []string{"other"} }},
 		{contracts.ConsumerProjector, "ack_policy", false, func(c *jetstream.ConsumerConfig) { c.AckPolicy = jetstream.AckExplicitPolicy }},

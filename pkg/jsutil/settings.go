@@ -103,7 +103,8 @@ func consumerSettings(withAckWait bool) []setting {
 		{"PinnedTTL", nil},
 	}
 	if withAckWait {
-		settings = append(settings, setting{"AckWait", nil})
+		// Not of work consumers: those of workers in other languages have the default.
+		settings = append(settings, setting{"AckWait", nil}, setting{"MaxWaiting", never})
 	}
 	return settings
 }

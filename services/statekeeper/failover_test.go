@@ -101,7 +101,7 @@ func TestStandbyTakesOver(t *testing.T) {
 			t.Logf("the standby went on after %s", time.Since(began))
 			limit := 2 * time.Second
 			if how != "stopped" {
-				limit = 8 * time.Second // the pin runs out in 5
+				limit = 6 * time.Second // the pin runs out in 3
 			}
 			if d := time.Since(began); d > limit {
 				t.Errorf("the standby took %s to go on", d)
