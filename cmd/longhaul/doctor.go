@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/services/statekeeper"
 )
 
 // doctorCmd looks for what is wrong.
@@ -22,7 +24,7 @@ type doctorCmd struct {
 
 // Help is shown below the command's summary.
 func (doctorCmd) Help() string {
-	return `It looks at the broker, its streams and consumers, agents without a worker, workers that do not answer, runs that nothing would move any more, statuses that say something else than the run's log, checkpoints that no log names, and how far statuses lag behind. With --fix it creates and updates what it may on the broker, and has a statekeeper put right now what it would in minutes. Exit code 0: all is well, or is now; 1: something is wrong.
+	return `It looks at the broker, its streams and consumers, agents without a worker, workers that do not answer, runs that nothing would move any more, statuses that say something else than the run's log, checkpoints that no log names, how far statuses lag behind, and what statekeepers have put right by themselves. With --fix it creates and updates what it may on the broker, and has a statekeeper put right now what it would in minutes. Exit code 0: all is well, or is now; 1: something is wrong.
 
 Examples:
 
@@ -73,7 +75,7 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 	for _, look := range []struct {
 		what string
 		at   func(context.Context) error
-	}{{"topology", x.topology}, {"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}} {
+	}{{"topology", x.topology}, {"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}, {"repairs", x.repairs}} {
 		x.failed(look.what, look.at(ctx))
 	}
 	return x.report(a)
@@ -212,8 +214,62 @@ func (x *examination) runs(ctx context.Context) error {
 			x.say(f.what, findingWrong, plural(len(f.names), noun)+" "+f.bad, f.names...)
 		}
 	}
+	switch words := plural(len(did.Expired), "run") + " ended longer ago than it is kept"; {
+	case len(did.Expired) == 0:
+		x.say("retention", findingOK, "no run is kept longer than it shall be")
+	case x.Fix:
+		x.say("retention", findingFixed, words+", removed", did.Expired...)
+	default: // nothing is wrong: the next sweeps take them
+		x.say("retention", findingOK, words+" and goes in a moment", did.Expired...)
+	}
 	return nil
 }
+
+// repairs tells what the statekeepers have put right by themselves, and removed.
+func (x *examination) repairs(ctx context.Context) error {
+	answers, err := x.nc.SubscribeSync(x.nc.NewInbox())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answers.Unsubscribe() }() // the connection ends with us
+	if err := x.nc.PublishRequest("$SRV.STATS."+contracts.ServiceName, answers.Subject, nil); err != nil {
+		return err
+	}
+	keepers, sum := 0, statekeeper.Stats{}
+	for {
+		ctx, cancel := context.WithTimeout(ctx, statsWait)
+		m, err := answers.NextMsgWithContext(ctx)
+		cancel()
+		if err != nil || len(m.Data) == 0 { // all have answered, or none is there
+			break
+		}
+		var one struct {
+			Endpoints []struct {
+				Data statekeeper.Stats `json:"data"`
+			} `json:"endpoints"`
+		}
+		if err := json.Unmarshal(m.Data, &one); err != nil {
+			return fmt.Errorf("decode the answer: %w", err)
+		}
+		if keepers++; len(one.Endpoints) == 0 {
+			continue
+		}
+		n := one.Endpoints[0].Data // the same at all
+		sum.Takeovers, sum.Requeued, sum.Released = sum.Takeovers+n.Takeovers, sum.Requeued+n.Requeued, sum.Released+n.Released
+		sum.Repaired, sum.Orphans, sum.Expired = sum.Repaired+n.Repaired, sum.Orphans+n.Orphans, sum.Expired+n.Expired
+	}
+	if keepers == 0 {
+		return client.ErrNoStatekeeper
+	}
+	x.say("repairs", findingOK, fmt.Sprintf("since %s: %s of dead workers given back, %s that had lost its work queued again, "+
+		"%s given back that nobody had begun with, %s written anew, %s that no log named removed, %s removed after retention",
+		plural(keepers, "statekeeper")+" began", plural(int(sum.Takeovers), "lease"), plural(int(sum.Requeued), "run"),
+		plural(int(sum.Released), "lease"), fmt.Sprintf("%d of the statuses", sum.Repaired), plural(int(sum.Orphans), "checkpoint"), plural(int(sum.Expired), "run")))
+	return nil
+}
+
+// statsWait is how long the next statekeeper's answer is waited for.
+const statsWait = 300 * time.Millisecond
 
 // shownNames bounds the names shown of one finding; --json has all.
 const shownNames = 5
@@ -232,7 +288,7 @@ func (x *examination) report(a *app) error {
 		if a.JSON {
 			continue
 		}
-		a.out.printf("%s %s: %s\n", mark, a.out.bold(f.What), oneLine(f.Words, 300))
+		a.out.printf("%s %s: %s\n", mark, a.out.bold(f.What), oneLine(f.Words, 400))
 		for i, name := range f.Names {
 			if i == shownNames {
 				a.out.printf("    … and %d more\n", len(f.Names)-i)

@@ -55,6 +55,9 @@ func TestDoctor(t *testing.T) {
 	if r := longhaul(t, url, "", "doctor", "--storage", "memory", "--fix"); r.code != exitOK || !strings.Contains(r.stdout, "fixed") || !strings.Contains(r.stdout, id) {
 		t.Errorf("with --fix: %+v", r)
 	}
+	if r := longhaul(t, url, "", "doctor", "--storage", "memory"); !strings.Contains(r.stdout, "since 1 statekeeper began") || !strings.Contains(r.stdout, "1 run that had lost its work queued again") {
+		t.Errorf("it does not say what was put right: %+v", r)
+	}
 	start(t, url, "worker", "--storage", "memory", "--agent", "echo")
 	if r := longhaul(t, url, "", "watch", id, "--json"); r.code != exitOK || !strings.Contains(r.stdout, contracts.RequeueWorkLost) {
 		t.Errorf("the run did not go on: %+v", r)

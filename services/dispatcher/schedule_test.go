@@ -173,3 +173,28 @@ func TestWorkLostAgainAndAgain(t *testing.T) {
 		t.Errorf("the log is %s", have)
 	}
 }
+
+// A delayed run whose schedule was deleted by hand, as statekeeper says: it
+// gets another one, or is kept in hand if that is not for long, and begins in time.
+func TestScheduleLost(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	soon, later := full(contracts.NewRunID()), full(contracts.NewRunID())
+	soon.NotBefore, later.NotBefore = time.Now().Add(1500*time.Millisecond), time.Now().Add(48*time.Hour)
+	b.append(t, soon.RunID, scheduledDraft(soon))
+	b.append(t, later.RunID, scheduledDraft(later))
+	b.start(t, Config{})
+	for _, s := range []contracts.Submission{soon, later} {
+		b.publish(t, contracts.ScheduleDueSubject(s.RunID), contracts.RequeueWorkLost)
+	}
+	waitFor(t, "a new schedule", func() bool {
+		_, err := b.last(t, contracts.StreamSchedule, contracts.ScheduleAtSubject(later.RunID))
+		return err == nil
+	})
+	e := b.waitHistory(t, soon.RunID, "run.scheduled run.queued")
+	if at := e[1].Time; at.Before(soon.NotBefore) || at.Sub(soon.NotBefore) > 500*time.Millisecond {
+		t.Errorf("it was queued %s after its time", at.Sub(soon.NotBefore))
+	}
+	waitFor(t, "the work message", func() bool { return b.work(t, soon.RunID) != nil })
+	b.waitHistory(t, later.RunID, "run.scheduled")
+}
