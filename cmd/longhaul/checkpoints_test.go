@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func host(t *testing.T, url string, a agent.Agent) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := worker.New(nc, worker.Config{Agents: []agent.Agent{a}})
+	w, err := worker.New(nc, worker.Config{Agents: []agent.Agent{a}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,5 +66,44 @@ func TestCheckpointsThatAreNoJSON(t *testing.T) {
 		if string(cp.Binary) != "\x1b[2J\xff" || cp.State != nil || cp.Size != 5 || !strings.Contains(out, `"binary":"G1sySv8="`) {
 			t.Errorf("%s --json printed %s", command, out)
 		}
+	}
+}
+
+// The newest three stay, of a run that goes on and of one that has ended.
+func TestCheckpointHistory(t *testing.T) {
+	url := startBroker(t)
+	start(t, url, "dispatcher", "--storage", "memory")
+	start(t, url, "statekeeper", "--storage", "memory", "--checkpoint-history", "3")
+	host(t, url, agent.Agent{Key: "saver", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+		for i := range 20 {
+			if err := run.Checkpoint(ctx, i+1); err != nil {
+				return agent.Result{}, err
+			}
+		}
+		return agent.Result{}, nil
+	}})
+	id := mustSubmit(t, url, "saver")
+	longhaul(t, url, "", "watch", id)
+	numbers := func(wait string) {
+		t.Helper()
+		waitFor(t, wait, func() bool {
+			var all []string
+			for _, cp := range decodeLines[client.Checkpoint](t, longhaul(t, url, "", "checkpoints", "list", id, "--json").stdout) {
+				all = append(all, string(cp.State))
+			}
+			return strings.Join(all, " ") == wait
+		})
+	}
+	numbers("18 19 20")
+	for _, c := range [][2]string{{"get", "20\n"}, {"next", "21\n"}, {"delete", "Deleted 3 checkpoints.\n"}} {
+		if got := longhaul(t, url, "", "checkpoints", c[0], id).stdout; got != c[1] {
+			t.Errorf("%s printed %q", c[0], got)
+		}
+	}
+	if r := longhaul(t, url, "", "checkpoints", "get", id); r.code != exitNotFound || !strings.Contains(r.stderr, "not found") {
+		t.Errorf("get of what was deleted: %+v", r)
+	}
+	if r := longhaul(t, url, "", "statekeeper", "--checkpoint-history", "0"); r.code != exitUsage || !strings.Contains(r.stderr, "at least 1") {
+		t.Errorf("a history of none: %+v", r)
 	}
 }

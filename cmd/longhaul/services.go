@@ -133,8 +133,9 @@ func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 
 // statekeeperCmd runs a statekeeper.
 type statekeeperCmd struct {
-	RetentionDays float64           `default:"7" placeholder:"DAYS" help:"How long a run is kept after its end (default ${default})."`
-	RetentionFor  map[string]string `mapsep:"," placeholder:"STATUS=TIME,…" help:"The same for runs that ended with a status, where it differs: failed=30d,succeeded=12h."`
+	RetentionDays     float64           `default:"7" placeholder:"DAYS" help:"How long a run is kept after its end (default ${default})."`
+	RetentionFor      map[string]string `mapsep:"," placeholder:"STATUS=TIME,…" help:"The same for runs that ended with a status, where it differs: failed=30d,succeeded=12h."`
+	CheckpointHistory int               `default:"50" placeholder:"N" help:"Checkpoints that are kept of each run, the newest (default ${default})."`
 	serviceFlags
 }
 
@@ -154,6 +155,9 @@ Examples:
 func (s *statekeeperCmd) Validate() error {
 	if s.RetentionDays <= 0 {
 		return fmt.Errorf("--retention-days: must be more than 0, not %v", s.RetentionDays)
+	}
+	if s.CheckpointHistory < 1 {
+		return fmt.Errorf("--checkpoint-history: must be at least 1, not %d: a run resumes from its newest", s.CheckpointHistory)
 	}
 	return nil
 }
@@ -178,10 +182,10 @@ func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	settings := []any{"retention", retention, "retention_for", s.RetentionFor}
+	settings := []any{"retention", retention, "retention_for", s.RetentionFor, "checkpoint_history", s.CheckpointHistory}
 	return a.serve(ctx, "statekeeper", s.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
 		return statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
-			Retention: retention, RetentionFor: kept, Metrics: r, Logger: a.log.With("service", "statekeeper")})
+			Retention: retention, RetentionFor: kept, CheckpointHistory: s.CheckpointHistory, Metrics: r, Logger: a.log.With("service", "statekeeper")})
 	})
 }
 

@@ -26,7 +26,8 @@ type Checkpoint struct {
 }
 
 // Checkpoints yields the checkpoints of a run in the order in which they were
-// saved: those that its log names and that are still stored. It costs one
+// saved: those that its log names and that are still stored, the newest 50 if
+// statekeeper is not told otherwise. It reads the whole log, and costs one
 // request for each.
 func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkpoint, error] {
 	return func(yield func(Checkpoint, error) bool) {
@@ -35,13 +36,18 @@ func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkp
 			fail(err)
 			return
 		}
+		stored, err := c.checkpointKeys(ctx, runID)
+		if err != nil {
+			fail(err)
+			return
+		}
 		for e, err := range c.log.Read(ctx, runID, 1) {
 			if err != nil {
 				fail(err)
 				return
 			}
-			if e.Type != contracts.TypeCheckpoint || e.Checkpoint == nil {
-				continue
+			if e.Type != contracts.TypeCheckpoint || e.Checkpoint == nil || stored[checkpointSubject(runID, *e.Checkpoint)] == 0 {
+				continue // of many that were saved few are left
 			}
 			cp, err := c.readCheckpoint(ctx, e)
 			if errors.Is(err, ErrNotFound) {
@@ -121,11 +127,27 @@ func (c *Client) DeleteCheckpoints(ctx context.Context, runID string) (int, erro
 	return resp.Purged, nil
 }
 
+// checkpointKeys lists the subjects of what is stored of a run's checkpoints.
+func (c *Client) checkpointKeys(ctx context.Context, runID string) (map[string]uint64, error) {
+	stream, err := c.js.Stream(ctx, contracts.StreamRuns)
+	if err != nil {
+		return nil, jsutil.Translate(err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(contracts.KVSubject(contracts.BucketRuns, "checkpoint."+runID+".>")))
+	if err != nil {
+		return nil, jsutil.Translate(err)
+	}
+	return info.State.Subjects, nil
+}
+
+func checkpointSubject(runID string, ref contracts.CheckpointRef) string {
+	return contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(runID, ref.Epoch, ref.N))
+}
+
 // readCheckpoint reads the state that the head carried by e names.
 func (c *Client) readCheckpoint(ctx context.Context, e runlog.Entry) (Checkpoint, error) {
 	ref := *e.Checkpoint
-	m, err := jsutil.Get(ctx, c.nc, contracts.StreamRuns, jsutil.GetRequest{
-		Seq: ref.Revision, NextFor: contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(e.RunID, ref.Epoch, ref.N))})
+	m, err := jsutil.Get(ctx, c.nc, contracts.StreamRuns, jsutil.GetRequest{Seq: ref.Revision, NextFor: checkpointSubject(e.RunID, ref)})
 	if err == nil && m.Sequence != ref.Revision { // written again by hand
 		err = ErrNotFound
 	}

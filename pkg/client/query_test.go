@@ -118,6 +118,15 @@ func TestCheckpoints(t *testing.T) {
 	if n, err := c.NextCheckpoint(ctx, s.id); n != 4 || err != nil {
 		t.Errorf("next %d, %v, want 4", n, err)
 	}
+	if _, err := b.JS.Publish(ctx, contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(s.id, 1, 1)), []byte("by hand")); err != nil {
+		t.Fatal(err)
+	}
+	for cp, err := range c.Checkpoints(ctx, s.id) {
+		if err != nil || cp.N != 2 {
+			t.Errorf("the first is %+v, %v; that of revision 1 has gone", cp, err)
+		}
+		break
+	}
 	if n, err := c.DeleteCheckpoints(ctx, s.id); n != 4 || err != nil {
 		t.Errorf("deleted %d, %v, want 4", n, err)
 	}

@@ -20,9 +20,9 @@ type Statekeeper struct {
 
 // StatekeeperStats is what a statekeeper has done (statekeeper.Stats).
 type StatekeeperStats struct {
-	Events, Writes, Conflicts, Rebuilt, Poison     int64
-	Takeovers                                      int64
-	Requeued, Released, Repaired, Orphans, Expired int64
+	Events, Writes, Conflicts, Rebuilt, Poison              int64
+	Takeovers                                               int64
+	Requeued, Released, Repaired, Orphans, Expired, Trimmed int64
 }
 
 // StatekeeperSource is what a statekeeper tells when it is asked for the
@@ -54,6 +54,7 @@ func NewStatekeeper(r prometheus.Registerer, src StatekeeperSource) (*Statekeepe
 	total("poison_events_total", "Events that could not be decoded.", func(n StatekeeperStats) int64 { return n.Poison })
 	total("leases_released_total", "Leases of dead workers given back by the watchdog.", func(n StatekeeperStats) int64 { return n.Takeovers })
 	total("runs_expired_total", "Runs removed because they ended long ago.", func(n StatekeeperStats) int64 { return n.Expired })
+	total("checkpoints_trimmed_total", "Checkpoints removed because newer ones are kept.", func(n StatekeeperStats) int64 { return n.Trimmed })
 	for kind, read := range map[string]func(StatekeeperStats) int64{
 		"requeued": func(n StatekeeperStats) int64 { return n.Requeued }, "released": func(n StatekeeperStats) int64 { return n.Released },
 		"status": func(n StatekeeperStats) int64 { return n.Repaired }, "checkpoint": func(n StatekeeperStats) int64 { return n.Orphans },

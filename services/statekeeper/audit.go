@@ -22,7 +22,7 @@ const (
 )
 
 // audit compares every status record with its log, and removes checkpoints that
-// no log names. It takes the records and keys as they were at its start.
+// no log names, or that are too many. It takes the records and keys as they were at its start.
 func (s *sweeper) audit(ctx context.Context) error {
 	prefix := contracts.KVSubject(contracts.BucketRuns, "")
 	keys, err := subjectsOf(ctx, s.js, contracts.StreamRuns, prefix+">")
@@ -38,12 +38,16 @@ func (s *sweeper) audit(ctx context.Context) error {
 			keys[statusSubject(id)] = 1
 		}
 	}
+	stored := make(map[string]int) // checkpoints, by run
 	for subject := range keys {
 		key := strings.TrimPrefix(subject, prefix)
 		if id, ok := contracts.RunIDOfStatusKey(key); ok {
 			err = s.repair(ctx, id)
 		} else if id, epoch, n, parseErr := contracts.ParseCheckpointKey(key); parseErr == nil {
 			err = s.orphan(ctx, id, epoch, n)
+			if stored[id]++; err == nil && stored[id] == s.keep+1 && !s.dry {
+				err = s.trim(ctx, id)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("audit %s: %w", key, jsutil.Translate(err))
@@ -87,7 +91,7 @@ func (s *sweeper) repair(ctx context.Context, runID string) error {
 // ever will.
 func (s *sweeper) orphan(ctx context.Context, runID string, epoch, n uint64) error {
 	last, err := s.log.LastFromLeader(ctx, runID)
-	if err != nil && !errors.Is(err, jsutil.ErrNotFound) || err == nil && (epoch >= last.Epoch || time.Since(last.Time) < orphanAge) {
+	if err != nil && !errors.Is(err, jsutil.ErrNotFound) || err == nil && (epoch >= last.Epoch && last.Status.Held() || time.Since(last.Time) < orphanAge) {
 		return err
 	}
 	for e, err := range s.log.Scan(ctx, runID, 0) {

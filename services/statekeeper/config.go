@@ -1,6 +1,7 @@
 package statekeeper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,9 @@ type Config struct {
 	Retention time.Duration
 	// RetentionFor is that of runs that ended with some status, where it differs.
 	RetentionFor map[contracts.Status]time.Duration
+	// CheckpointHistory is how many checkpoints of a run are kept, the newest.
+	// Default 50.
+	CheckpointHistory int
 	// Metrics is where the instance's metrics are registered; nil for nowhere. It
 	// holds one instance.
 	Metrics prometheus.Registerer
@@ -33,20 +37,19 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// defaultHistory is enough to look back by, and bounds what a run of many steps
+// leaves: 50 MiB at the largest states that a broker takes by default.
+const defaultHistory = 50
+
 // version is the form that NATS micro asks for, less the rarer suffixes.
 var version = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 
 // withDefaults returns c with every zero value filled in.
 func (c Config) withDefaults() Config {
-	if c.Version == "" {
-		c.Version = "0.1.0"
-	}
-	if c.Retention == 0 {
-		c.Retention = 7 * 24 * time.Hour
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
+	c.Version = cmp.Or(c.Version, "0.1.0")
+	c.Retention = cmp.Or(c.Retention, 7*24*time.Hour)
+	c.CheckpointHistory = cmp.Or(c.CheckpointHistory, defaultHistory)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
 }
 
@@ -61,6 +64,9 @@ func (c Config) check() error {
 	}
 	if c.Retention < 0 {
 		faults = append(faults, fmt.Errorf("retention must not be negative, as %s is", c.Retention))
+	}
+	if c.CheckpointHistory < 0 {
+		faults = append(faults, fmt.Errorf("checkpoint history must be at least 1, not %d", c.CheckpointHistory))
 	}
 	for _, status := range slices.Sorted(maps.Keys(c.RetentionFor)) {
 		switch d := c.RetentionFor[status]; {

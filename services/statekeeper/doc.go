@@ -14,7 +14,8 @@
 //   - The watchdog (watchdog.go, suspicion.go, release.go) pings workers that
 //     hold runs and gives back the leases of those that died.
 //   - The sweeper (sweeper.go, audit.go, retention.go) finds what has been lost,
-//     and removes what is kept no longer.
+//     and removes what is kept no longer; of runs that go on history.go removes
+//     old checkpoints.
 //
 // What must never live here: a decision about a run. Nothing in this package
 // appends to a log; a record or an index that lags or is lost costs nobody more

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"longhaul/pkg/contracts"
@@ -18,6 +19,8 @@ type folding struct {
 	log      *runlog.Log
 	counters *counters
 	logger   *slog.Logger
+	keep     int       // checkpoints per run
+	due      *sync.Map // ids of runs that may have more
 }
 
 // holds reports whether e is folded into rec.

@@ -300,7 +300,7 @@ func racer(t *testing.T, b *jstest.Broker, name string) *projector {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t)})
+	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t), keep: defaultHistory, due: new(sync.Map)})
 	p.consumer, p.group = name, ""
 	return p
 }

@@ -110,7 +110,7 @@ func (s *sweeper) purgeLog(ctx context.Context, r removal) error {
 
 // purgeStates purges the checkpoints, and what was settled about rounds.
 func (s *sweeper) purgeStates(ctx context.Context, r removal) error {
-	return errors.Join(s.purge(ctx, contracts.KVSubject(contracts.BucketRuns, "checkpoint."+r.runID+".>")),
+	return errors.Join(s.purge(ctx, checkpointSubjects(r.runID)),
 		s.purge(ctx, roundSubjects(r.runID)))
 }
 

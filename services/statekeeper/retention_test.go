@@ -376,7 +376,8 @@ func TestAudit(t *testing.T) {
 	head = p.past(head, id, age, started("w-2", ""))
 	p.putWork(id)
 	p.kv(contracts.CheckpointKey(id, 1, 2), "{}")
-	p.kv(contracts.CheckpointKey(id, 2, 2), "{}") // it may yet be named
+	p.kv(contracts.CheckpointKey(id, 2, 2), "{}")      // it may yet be named
+	p.kv(contracts.CheckpointKey(garbled, 1, 2), "{}") // its only epoch, but that has ended
 	stray := contracts.NewRunID()
 	p.kv(contracts.CheckpointKey(stray, 1, 1), "{}")
 	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { s.sweeper.interval = time.Hour })
@@ -399,7 +400,7 @@ func TestAudit(t *testing.T) {
 	}
 	p.kv(contracts.StatusKey(wrong), string(data))
 	did, err := ask[contracts.SweepResponse](t, b.NC, contracts.EndpointSweep, contracts.SweepRequest{})
-	if err != nil || len(did.Statuses) != 3 || len(did.Checkpoints) != 2 || len(did.Requeued)+len(did.Expired) != 0 {
+	if err != nil || len(did.Statuses) != 3 || len(did.Checkpoints) != 3 || len(did.Requeued)+len(did.Expired) != 0 {
 		t.Fatalf("the sweep did %+v, %v", did, err)
 	}
 	for _, id := range []string{deleted, garbled, wrong, id} {

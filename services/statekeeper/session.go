@@ -151,6 +151,9 @@ func (s *session) fold(ctx context.Context, e runlog.Entry, err error) error {
 	if err != nil {
 		return err
 	}
+	if e.Type == contracts.TypeCheckpoint && e.Checkpoint.N > uint64(s.keep) {
+		s.due.Store(e.RunID, true)
+	}
 	ent, err := s.entry(ctx, e)
 	if err != nil || ent.rec.Seq >= e.Seq { // the stored record, or the one about to be, has it
 		return err

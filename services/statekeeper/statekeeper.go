@@ -44,7 +44,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	}
 	s := &Statekeeper{cfg: cfg, nc: nc, js: js, topology: jsutil.NewTopology(cfg.Topology)}
 	s.feed = &feed{js: js, logger: cfg.Logger}
-	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger}
+	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger, keep: cfg.CheckpointHistory, due: new(sync.Map)}
 	f.counters.meters, err = metrics.NewStatekeeper(cfg.Metrics, metrics.StatekeeperSource{JS: js, Logger: cfg.Logger,
 		Stats: func() metrics.StatekeeperStats { return metrics.StatekeeperStats(f.counters.stats()) },
 		Runs:  func() map[contracts.Status]int { return s.feed.current().stats().ByStatus }})
@@ -80,6 +80,7 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context) error{
 		"projector": untilRenewed(s.nc, s.projector.run), "index": untilRenewed(s.nc, s.feed.run),
 		"api": s.api.run, "watchdog": s.watchdog.run, "sweeper": s.sweeper.run, "auditor": s.auditor.run,
+		"history": s.sweeper.keepNewest,
 	} {
 		children.Go(func() { s.supervise(work, cancel, name, run) })
 	}

@@ -23,6 +23,7 @@ type Stats struct { // metrics.StatekeeperStats has the same fields
 	Repaired int64 `json:"repaired"` // records that said something else than the log
 	Orphans  int64 `json:"orphans"`  // checkpoints removed that no log names
 	Expired  int64 `json:"expired"`  // runs removed
+	Trimmed  int64 `json:"trimmed"`  // checkpoints removed that were more than are kept
 }
 
 // Stats returns what the instance has done so far. It may be called by any

@@ -33,6 +33,7 @@ type sweeper struct {
 	interval time.Duration // sweepInterval but in tests
 	lost     time.Duration // lostAge but in tests
 	audits   bool          // in every round
+	pace     time.Duration // historyInterval but in tests
 	cfg      Config
 	steps    []removalStep // of a removal
 
@@ -59,6 +60,7 @@ const (
 func newSweeper(k *Statekeeper, interval time.Duration, audits bool) *sweeper {
 	s := &sweeper{
 		api: k.api, js: k.js, acting: k.projector.acting, interval: interval, lost: lostAge, audits: audits, cfg: k.cfg,
+		pace: historyInterval,
 	}
 	s.steps = []removalStep{s.settleRound, s.purgeLog, s.purgeStates, s.purgeKey, s.markGone}
 	return s

@@ -34,7 +34,6 @@ type attempt struct {
 	stopWriting context.CancelFunc
 
 	checkpointMu sync.Mutex // one checkpoint at a time: each takes the next number
-	checkpointN  uint64     // the last one taken, also by a checkpoint that failed
 
 	// finishing says that its last event is under way: an end in the log may be
 	// its own, whose answer has not arrived. If it is not, the append is refused.

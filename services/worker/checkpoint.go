@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/runlog"
 )
 
 // pauseUnavailable is the pause before something is tried again that the
@@ -30,14 +32,16 @@ func (h host) Checkpoint(ctx context.Context, state contracts.State) error {
 	}
 	h.checkpointMu.Lock()
 	defer h.checkpointMu.Unlock()
-	at := h.writer.head()
-	// Never a number again: the event of a checkpoint that failed may stand in
-	// the log after all, and what it names must stay.
-	n := h.checkpointN + 1
-	if at.Checkpoint != nil {
-		n = max(n, at.Checkpoint.N+1)
+	if h.lost() {
+		// Nothing could name it. And the event of the one before, whose outcome
+		// nobody waited for, may stand in the log: what it names must stay.
+		return agent.ErrLeaseLost
 	}
-	h.checkpointN = n
+	at := h.writer.head()
+	n := uint64(1)
+	if at.Checkpoint != nil {
+		n = at.Checkpoint.N + 1
+	}
 	m := &nats.Msg{Subject: contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(at.RunID, at.Epoch, n)), Data: state.Data}
 	payload := contracts.Checkpointed{N: n, Size: size}
 	inline := size <= contracts.MaxInlineState
@@ -87,27 +91,27 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// loadCheckpoint reads the state that ref names. ErrNotFound means that it has
-// gone: the leader says so, not a replica that lags.
-func (w *Worker) loadCheckpoint(ctx context.Context, runID string, ref contracts.CheckpointRef) (*contracts.State, error) {
-	if sabotage.Broken(sabotage.Checkpoint) {
-		return nil, nil
+// resume reads the state that an attempt begins with: before its start, so that
+// a broker that cannot give it charges no attempt. One that has gone changes the
+// decision; if a holder is still saving, the append will find that out.
+func (w *Worker) resume(ctx context.Context, at runlog.Head, act action) (*contracts.State, action, error) {
+	ref := at.Checkpoint
+	if act != actStart || ref == nil || sabotage.Broken(sabotage.Checkpoint) {
+		return nil, act, nil
 	}
-	key := contracts.CheckpointKey(runID, ref.Epoch, ref.N)
+	key := contracts.CheckpointKey(at.RunID, ref.Epoch, ref.N)
 	which := jsutil.GetRequest{Seq: ref.Revision, NextFor: contracts.KVSubject(contracts.BucketRuns, key)}
 	m, err := jsutil.Get(ctx, w.nc, contracts.StreamRuns, which)
-	if errors.Is(err, jsutil.ErrNotFound) {
-		if _, err = jsutil.GetFromLeader(ctx, w.nc, contracts.StreamRuns, which); err == nil {
-			err = fmt.Errorf("%w: a replica lags", jsutil.ErrUnavailable)
+	if err == nil && m.Sequence == ref.Revision {
+		return &contracts.State{Data: m.Data, Binary: m.Header.Get(contracts.HeaderContentType) == contracts.ContentTypeBinary}, act, nil
+	}
+	if err == nil || errors.Is(err, jsutil.ErrNotFound) { // by a replica that may lag
+		m, err = jsutil.GetFromLeader(ctx, w.nc, contracts.StreamRuns, which)
+		if errors.Is(err, jsutil.ErrNotFound) || err == nil && m.Sequence != ref.Revision {
+			return nil, actLost, nil
 		}
 	}
-	if err == nil && m.Sequence != ref.Revision {
-		err = fmt.Errorf("%w: revision %d stands there", jsutil.ErrNotFound, m.Sequence)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("load checkpoint %d, key %s revision %d: %w", ref.N, key, ref.Revision, err)
-	}
-	return &contracts.State{Data: m.Data, Binary: m.Header.Get(contracts.HeaderContentType) == contracts.ContentTypeBinary}, nil
+	return nil, act, fmt.Errorf("load checkpoint %d, key %s revision %d: %w", ref.N, key, ref.Revision, cmp.Or(err, jsutil.ErrUnavailable))
 }
 
 // envelopeRoom is what an event's envelope and the headers of a message may

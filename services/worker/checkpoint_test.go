@@ -70,7 +70,7 @@ func TestStatesOfEveryKind(t *testing.T) {
 			if s := string(p.State) + string(p.Binary); s != c.inlined || (p.Binary != nil) != (c.isBinary && c.inlined != "") {
 				t.Errorf("the event repeats %q, %q", p.State, p.Binary)
 			}
-			m, err := w.loadCheckpoint(t.Context(), all[2].RunID, *all[2].Checkpoint)
+			m, _, err := w.resume(t.Context(), all[2].Head(), actStart)
 			if err != nil || m.Binary != c.isBinary || len(m.Data) != p.Size {
 				t.Errorf("stored are %d bytes, binary %v, %v; the event says %d", len(m.Data), m.Binary, err, p.Size)
 			}
@@ -120,8 +120,8 @@ func TestBytesReadAsSomethingElse(t *testing.T) {
 	}
 }
 
-// A run whose state has been deleted cannot go on, and must not begin anew by
-// itself: it ends, and says so.
+// A run whose state has been deleted, or written over by hand, cannot go on, and
+// must not begin anew by itself: it ends, and says so.
 func TestCheckpointLost(t *testing.T) {
 	b := newBench(t)
 	stream, err := b.JS.Stream(t.Context(), contracts.StreamRuns)
@@ -133,16 +133,24 @@ func TestCheckpointLost(t *testing.T) {
 			return agent.Result{}, err
 		}
 		key := contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(run.ID, 1, 1))
-		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(key)); err != nil {
+		var err error
+		if run.Metadata["how"] == "deleted" {
+			err = stream.Purge(ctx, jetstream.WithPurgeSubject(key))
+		} else {
+			_, err = b.JS.Publish(ctx, key, []byte("2"))
+		}
+		if err != nil {
 			return agent.Result{}, err
 		}
 		return agent.Result{}, errors.New("half way")
 	}}}})
-	all := b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "loser"}))
-	wantTypes(t, all, "run.queued run.started state.checkpoint run.retrying run.failed")
-	if p := payload[contracts.Failed](t, last(all)); p.Type != contracts.ErrorTypeCheckpointLost || p.Retriable || p.Attempts != 1 ||
-		!strings.Contains(p.Message, "checkpoint 1 has gone") {
-		t.Errorf("run.failed says %+v", p)
+	for _, how := range []string{"deleted", "written over"} {
+		all := b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "loser", Metadata: map[string]string{"how": how}}))
+		wantTypes(t, all, "run.queued run.started state.checkpoint run.retrying run.failed")
+		if p := payload[contracts.Failed](t, last(all)); p.Type != contracts.ErrorTypeCheckpointLost || p.Retriable || p.Attempts != 1 ||
+			!strings.Contains(p.Message, "checkpoint 1 has gone") {
+			t.Errorf("%s: run.failed says %+v", how, p)
+		}
 	}
 	b.waitForNoWork(t)
 }

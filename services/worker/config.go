@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -61,27 +62,20 @@ type Config struct {
 
 // withDefaults fills in what was left out.
 func (c Config) withDefaults() Config {
-	def(&c.WorkerID, contracts.NewWorkerID)
-	def(&c.Concurrency, func() int { return 10 })
-	def(&c.RunTimeout, func() time.Duration { return contracts.DefaultTimeout * time.Second })
-	def(&c.MaxAttempts, func() int { return contracts.DefaultMaxAttempts })
-	def(&c.Lease, func() time.Duration { return 30 * time.Second })
-	def(&c.HeartbeatInterval, func() time.Duration { return c.Lease / 3 })
-	def(&c.HeartbeatEventInterval, func() time.Duration { return 30 * time.Second })
-	def(&c.RetryBackoffBase, func() float64 { return 2 })
-	def(&c.RetryBackoffMax, func() time.Duration { return 300 * time.Second })
-	def(&c.DrainTimeout, func() time.Duration { return 30 * time.Second })
-	def(&c.CancelGrace, func() time.Duration { return 10 * time.Second })
-	def(&c.TakeoverGrace, func() time.Duration { return time.Second })
-	def(&c.Logger, slog.Default)
+	c.WorkerID = cmp.Or(c.WorkerID, contracts.NewWorkerID())
+	c.Concurrency = cmp.Or(c.Concurrency, 10)
+	c.RunTimeout = cmp.Or(c.RunTimeout, contracts.DefaultTimeout*time.Second)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, contracts.DefaultMaxAttempts)
+	c.Lease = cmp.Or(c.Lease, 30*time.Second)
+	c.HeartbeatInterval = cmp.Or(c.HeartbeatInterval, c.Lease/3)
+	c.HeartbeatEventInterval = cmp.Or(c.HeartbeatEventInterval, 30*time.Second)
+	c.RetryBackoffBase = cmp.Or(c.RetryBackoffBase, 2)
+	c.RetryBackoffMax = cmp.Or(c.RetryBackoffMax, 300*time.Second)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
+	c.CancelGrace = cmp.Or(c.CancelGrace, 10*time.Second)
+	c.TakeoverGrace = cmp.Or(c.TakeoverGrace, time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
-}
-
-func def[T comparable](v *T, make func() T) {
-	var zero T
-	if *v == zero {
-		*v = make()
-	}
 }
 
 // check reports every fault of a configuration whose defaults are filled in.

@@ -19,7 +19,7 @@ const (
 	actCancel                // append run.cancelled: the holder went without doing it
 	actExhaust               // append run.failed: no attempt is left
 	actTimeOut               // append run.timed_out: it was to begin earlier
-	actLost                  // append run.failed: its checkpoint has gone (claim decides it)
+	actLost                  // append run.failed: its checkpoint has gone (resume finds it)
 )
 
 // decide answers what to do with a run that is handed to us at the time now.

@@ -127,14 +127,8 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 			continue
 		}
 		var state *contracts.State
-		if act == actStart && at.Checkpoint != nil {
-			// Read before the start, so that a broker that cannot give it charges no attempt.
-			state, err = w.loadCheckpoint(ctx, at.RunID, *at.Checkpoint)
-			if errors.Is(err, jsutil.ErrNotFound) {
-				act = actLost // if this is the head; a holder that still saves is found by the append
-			} else if err != nil {
-				break
-			}
+		if state, act, err = w.resume(ctx, at, act); err != nil {
+			break
 		}
 		if act == actStart && !w.beginStart(at.RunID, at.Epoch+1) {
 			return nil, nil, nil // handed to us twice; the other one is at it
