@@ -27,6 +27,9 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if os.Getenv(workerURL) != "" {
+		return runStepsWorker()
+	}
 	dir, err := os.MkdirTemp("", "longhaul-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
