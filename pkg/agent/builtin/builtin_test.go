@@ -1,18 +1,19 @@
 package builtin_test
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/agenttest"
 	"longhaul/pkg/agent/builtin"
+	"longhaul/pkg/agent/schema"
 	"longhaul/pkg/contracts"
 )
 
@@ -47,24 +48,12 @@ func TestSchemas(t *testing.T) {
 		{builtin.Flaky(), `{"fail_times": 0, "retriable": false, "panic": true, "exit": false}`, true},
 		{builtin.Flaky(), `{"fail_times": "1"}`, false},
 	} {
-		doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(tc.agent.InputSchema)))
+		s, err := schema.Compile(tc.agent.InputSchema)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := jsonschema.NewCompiler()
-		if err := c.AddResource("params.json", doc); err != nil {
-			t.Fatal(err)
-		}
-		schema, err := c.Compile("params.json")
-		if err != nil {
-			t.Fatal(err)
-		}
-		params, err := jsonschema.UnmarshalJSON(strings.NewReader(tc.params))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := schema.Validate(params); (err == nil) != tc.ok {
-			t.Errorf("%s: schema on %s: %v, want ok %v", tc.agent.Key, tc.params, err, tc.ok)
+		if faults := s.Check(json.RawMessage(tc.params), "params"); (faults == nil) != tc.ok {
+			t.Errorf("%s: schema on %s: %v, want ok %v", tc.agent.Key, tc.params, faults, tc.ok)
 		}
 		if strings.Contains(tc.params, "panic") {
 			continue
@@ -122,56 +111,77 @@ func TestCount(t *testing.T) {
 	}
 }
 
-func TestCountResumes(t *testing.T) {
-	host := &recorder{}
-	got, err := trial{params: `{"n": 5}`, state: `{"i": 3}`, attempt: 2}.run(t.Context(), builtin.Count(), host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out := mustJSON(t, got.FinalOutput); out != `{"count":5}` {
-		t.Errorf("output %s", out)
-	}
-	if want := []string{`{"i":4}`, `{"i":5}`}; !slices.Equal(host.states, want) {
-		t.Errorf("checkpoints %q, want %q", host.states, want)
+// Wherever its worker dies, count goes on behind its last checkpoint.
+func TestCountSurvivesCrashes(t *testing.T) {
+	for n := range uint64(5) {
+		for name, script := range map[string]func(*agenttest.Trial, func(contracts.Event) agenttest.Act){
+			"before": func(tr *agenttest.Trial, s func(contracts.Event) agenttest.Act) { tr.Before = s },
+			"after":  func(tr *agenttest.Trial, s func(contracts.Event) agenttest.Act) { tr.After = s },
+		} {
+			trial := agenttest.New(builtin.Count(), agenttest.Params(map[string]int{"n": 5}))
+			script(trial, func(e contracts.Event) agenttest.Act {
+				if e.Epoch == 1 && e.Type == contracts.TypeCheckpoint && e.Checkpoint.N == n+1 {
+					return agenttest.Crash
+				}
+				return agenttest.GoOn
+			})
+			o := trial.Run(t.Context())
+			if string(o.FinalOutput) != `{"count":5}` {
+				t.Errorf("%s checkpoint %d: %s, output %s", name, n+1, o.Status, o.FinalOutput)
+			}
+			i := 0
+			for _, e := range trial.Events() {
+				if e.Type == contracts.TypeCheckpoint {
+					if i++; string(e.Payload) != fmt.Sprintf(`{"n":%d,"size":7,"state":{"i":%d}}`, i, i) {
+						t.Errorf("%s checkpoint %d: the %dth is %s", name, n+1, i, e.Payload)
+					}
+				}
+			}
+			if i != 5 || o.Status != contracts.StatusSucceeded {
+				t.Errorf("%s checkpoint %d: %d checkpoints, %s", name, n+1, i, o.Status)
+			}
+		}
 	}
 }
 
 func TestCountEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithCancelCause(t.Context())
-	host := &recorder{onCheckpoint: func(n int) error {
-		if n == 2 {
-			cancel(agent.ErrCancelled)
+	trial := agenttest.New(builtin.Count(), agenttest.Params(map[string]int{"n": 100_000, "pause_ms": 1}))
+	n := 0
+	trial.After = func(e contracts.Event) agenttest.Act {
+		if e.Type == contracts.TypeCheckpoint {
+			if n++; n == 2 {
+				return agenttest.Cancel
+			}
 		}
-		return nil
-	}}
-	_, err := trial{params: `{"n": 100000, "pause_ms": 1}`}.run(ctx, builtin.Count(), host)
-	if !errors.Is(err, agent.ErrCancelled) {
-		t.Errorf("error %v, want the context's cause", err)
+		return agenttest.GoOn
 	}
-	if len(host.states) != 2 {
-		t.Errorf("%d steps after a cancel in the second", len(host.states))
+	if o := trial.Run(t.Context()); o.Status != contracts.StatusCancelled || n != 2 {
+		t.Errorf("%s after %d steps, cancelled in the second", o.Status, n)
 	}
 }
 
 func TestFlaky(t *testing.T) {
-	run := func(attempt int, params string) (agent.Result, error) {
-		return trial{params: params, attempt: attempt}.run(t.Context(), builtin.Flaky(), &recorder{})
-	}
-	if _, err := run(2, `{"fail_times": 2}`); err == nil || agent.IsPermanent(err) {
-		t.Errorf("attempt 2 of failing 2: %v, want a retriable error", err)
-	}
-	if got, err := run(3, `{"fail_times": 2}`); err != nil || mustJSON(t, got.FinalOutput) != `{"attempt":3}` {
-		t.Errorf("attempt 3 of failing 2: %v, %v", got, err)
-	}
-	if _, err := run(1, `{"retriable": false}`); !agent.IsPermanent(err) {
-		t.Errorf("not retriable: %v, want a permanent error", err)
-	}
-	defer func() {
-		if recover() == nil {
-			t.Error("panic: there was none")
+	for _, c := range []struct {
+		params   map[string]any
+		status   contracts.Status
+		attempts int
+		errType  string
+	}{
+		{map[string]any{"fail_times": 2}, contracts.StatusSucceeded, 3, contracts.ErrorTypeAgent},
+		{map[string]any{"fail_times": 3}, contracts.StatusFailed, 3, contracts.ErrorTypeAgent},
+		{map[string]any{"retriable": false}, contracts.StatusFailed, 1, contracts.ErrorTypeAgent},
+		{map[string]any{"panic": true}, contracts.StatusSucceeded, 2, contracts.ErrorTypePanic},
+	} {
+		trial := agenttest.New(builtin.Flaky(), agenttest.Params(c.params))
+		o := trial.Run(t.Context())
+		events := trial.Events()
+		if last := events[len(events)-1]; o.Status != c.status || last.Attempt != c.attempts || o.Error.Type != c.errType {
+			t.Errorf("%v: %s in attempt %d, the last error %+v", c.params, o.Status, last.Attempt, o.Error)
 		}
-	}()
-	_, _ = run(1, `{"panic": true}`)
+		if want := fmt.Sprintf(`{"attempt":%d}`, c.attempts); c.status == contracts.StatusSucceeded && string(o.FinalOutput) != want {
+			t.Errorf("%v: output %s, want %s", c.params, o.FinalOutput, want)
+		}
+	}
 }
 
 func TestFlakyEndsTheProcess(t *testing.T) {

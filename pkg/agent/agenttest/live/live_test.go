@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/agenttest"
 	"longhaul/pkg/agent/agenttest/live"
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
@@ -114,5 +115,88 @@ func TestCancelOfASleepingRun(t *testing.T) {
 	o, err := stage.Client.Wait(t.Context(), id)
 	if err != nil || o.Status != contracts.StatusCancelled || time.Since(begun) > 5*time.Second {
 		t.Errorf("%s after %v, %v", o.Status, time.Since(begun), err)
+	}
+}
+
+// A Trial is a model of the real thing: the same agents have the same events in both.
+func TestTrialIsLikeTheRealThing(t *testing.T) {
+	agents := map[string]func(ctx context.Context, run *agent.Run) (agent.Result, error){
+		"succeeds": func(context.Context, *agent.Run) (agent.Result, error) { return agent.Result{FinalOutput: 1}, nil },
+		"retries": func(_ context.Context, run *agent.Run) (agent.Result, error) {
+			if run.Attempt < 3 {
+				return agent.Result{}, errors.New("no")
+			}
+			return agent.Result{}, nil
+		},
+		"fails": func(context.Context, *agent.Run) (agent.Result, error) {
+			return agent.Result{}, agent.Permanent(errors.New("no"))
+		},
+		"panics": func(context.Context, *agent.Run) (agent.Result, error) { panic("oh") },
+		"times-out": func(ctx context.Context, _ *agent.Run) (agent.Result, error) {
+			<-ctx.Done()
+			return agent.Result{}, ctx.Err()
+		},
+		"sleeps": func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+			return agent.Result{}, agent.Sleep(ctx, run, "nap", agent.SleepInPlace+100*time.Millisecond)
+		},
+		"steps": func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+			_, err := agent.Step(ctx, run, "one", func(context.Context) (int, error) { return 1, nil })
+			if err == nil && run.Attempt == 1 {
+				err = errors.New("no")
+			}
+			return agent.Result{}, err
+		},
+		"forgets": func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+			name := map[bool]string{true: "one", false: "other"}[run.Attempt == 1]
+			_, err := agent.Step(ctx, run, name, func(context.Context) (int, error) { return 1, nil })
+			if err == nil && run.Attempt == 1 {
+				err = errors.New("no")
+			}
+			return agent.Result{}, err
+		},
+		"checkpoints": func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+			at, resumed, err := agent.State[int](run)
+			if err == nil && !resumed {
+				if err = run.Checkpoint(ctx, 7); err == nil {
+					err = errors.New("no")
+				}
+			}
+			return agent.Result{FinalOutput: at}, err
+		},
+	}
+	var all []agent.Agent
+	for key, f := range agents {
+		all = append(all, agent.Agent{Key: key, Run: f})
+	}
+	stage := live.Start(t, all...)
+	ids := map[string]string{}
+	for _, a := range all {
+		id, err := stage.Client.Submit(t.Context(), contracts.Submission{AgentKey: a.Key, TimeoutSeconds: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[a.Key] = id
+	}
+	for _, a := range all {
+		trial := agenttest.New(a, contracts.Submission{TimeoutSeconds: 1})
+		trial.Run(t.Context())
+		modelled := trial.Events()
+		i := 0
+		for e, err := range stage.Client.Follow(t.Context(), ids[a.Key], runlog.FollowOptions{UntilEnd: true}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == len(modelled) {
+				t.Fatalf("%s: event %d is %s, the model has none", a.Key, i+1, e.Type)
+			}
+			m := modelled[i]
+			if m.Type != e.Type || m.Status != e.Status || m.Attempt != e.Attempt || m.Epoch != e.Epoch || m.Visibility != e.Visibility {
+				t.Errorf("%s: event %d is %s %+v, the model has %s %+v", a.Key, i+1, e.Type, e.Position, m.Type, m.Position)
+			}
+			i++
+		}
+		if i != len(modelled) {
+			t.Errorf("%s: %d events, the model has %d", a.Key, i, len(modelled))
+		}
 	}
 }
