@@ -70,6 +70,7 @@ func (a *app) showRun(resp contracts.GetResponse) {
 		"Started", c.at(r.StartedAt),
 		"Finished", finishedWords(c, r),
 		"Checkpoint", checkpointRefWords(r.Checkpoint),
+		"Usage", usageWords(r.Usage),
 		"Events", number(int(r.Seq)), //nolint:gosec // a count of events
 		"Reason", reasonWords(resp),
 		"Error", runErrorWords(r),
@@ -126,6 +127,13 @@ func checkpointRefWords(ref *contracts.CheckpointRef) string {
 		return ""
 	}
 	return fmt.Sprintf("%d (of epoch %d)", ref.N, ref.Epoch)
+}
+
+func usageWords(u contracts.Usage) string {
+	if u == (contracts.Usage{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d tokens in, %d out, cost %g", u.InputTokens, u.OutputTokens, u.Cost)
 }
 
 func runErrorWords(r contracts.StatusRecord) string {

@@ -11,6 +11,10 @@ import (
 	"longhaul/services/worker"
 )
 
+type shoutParams struct {
+	Text string `json:"text" jsonschema:"what to say"`
+}
+
 // A program that hosts an agent of its own: connect, describe the agent, run.
 func Example() {
 	url, stop := brokerWithRun(`{"agent_key": "shout", "input": {"params": {"text": "hello"}}}`)
@@ -24,11 +28,10 @@ func Example() {
 	shout := agent.Agent{
 		Key:         "shout",
 		Description: "Says it louder.",
+		InputSchema: agent.SchemaFor[shoutParams](),
 		Run: func(_ context.Context, run *agent.Run) (agent.Result, error) {
-			var params struct {
-				Text string `json:"text"`
-			}
-			if err := run.Params(&params); err != nil {
+			params, err := agent.Params[shoutParams](run)
+			if err != nil {
 				return agent.Result{}, err
 			}
 			return agent.Result{FinalOutput: strings.ToUpper(params.Text)}, nil
