@@ -18,9 +18,10 @@ import (
 	"longhaul/services/worker"
 )
 
-// Cancels of runs that nobody has begun, with the commands that a user gives,
-// are in services/dispatcher; how fast a running one ends is measured in
-// test/recovery. Here are those that take more than one process to go wrong.
+// How the dispatcher carries out each cancel is in services/dispatcher, the Cancel hook and
+// its bound in services/worker; how fast a running one ends is measured in
+// test/recovery. Here is what a user sees of them, and those that take more
+// than one process to go wrong.
 
 // startCounting starts a worker that counts, and submits a run
 // to it that would go on for minutes; it returns when the run has begun.
@@ -57,6 +58,63 @@ func checkCancelled(t *testing.T, log *runlog.Log, id string) {
 	all := checkLog(t, log, id)
 	if end := all[len(all)-1]; end.Status != contracts.StatusCancelled || end.Epoch > 1 {
 		t.Errorf("run %s ended %s in epoch %d", id, end.Status, end.Epoch)
+	}
+}
+
+// A run is cancelled in each state that it may be in; the user sees it end, at
+// once and once, and what comes after it is not held up.
+func TestCancelInEveryState(t *testing.T) {
+	s := newStage(t)
+	s.start(t, "dispatcher")
+	s.start(t, "statekeeper")
+	s.start(t, "worker", "--agent", "flaky", "--retry-backoff-base", "3600", "--retry-backoff-max", "3600", "--cancel-grace-seconds", "0.5",
+		"--exec", `deaf=sh -c 'trap "" TERM INT; while :; do sleep 0.1; done'`, "--concurrency", "4")
+	s.waitForAgent(t, "deaf")
+	_, log, running := s.startCounting(t, "1") // the one place of its worker
+	submit := func(args ...string) string {
+		id := contracts.NewRunID()
+		if _, stderr, code := s.cli(t, "", append([]string{"submit", "--run-id", id}, args...)...); code != 0 {
+			t.Fatal(stderr)
+		}
+		return id
+	}
+	for _, c := range []struct {
+		state, id string
+		at        contracts.EventType // the last event when it is cancelled
+		want      contracts.EventType // the one before the end
+	}{
+		{"scheduled", submit("count", "--not-before", "1h"), contracts.TypeScheduled, contracts.TypeScheduled},
+		{"pending", submit("count"), contracts.TypeQueued, contracts.TypeQueued},
+		{"in backoff", submit("flaky", "--param", "fail_times=2"), contracts.TypeRetrying, contracts.TypeRetrying},
+		{"deaf", submit("deaf"), contracts.TypeStarted, contracts.TypeCancelRequested},
+		{"running", running, "", contracts.TypeCancelRequested},
+	} {
+		t.Run(c.state, func(t *testing.T) {
+			if c.at != "" {
+				waitFor(t, fmt.Sprintf("the last event of run %s to be %s", c.id, c.at), func() bool {
+					e, err := log.Last(t.Context(), c.id)
+					return err == nil && e.Type == c.at
+				})
+			}
+			begun := time.Now()
+			out, stderr, code := s.cli(t, "", "cancel", c.id, "--wait", "--reason", "enough")
+			if code != 0 || out != "Run "+c.id+" is cancelled.\n" {
+				t.Errorf("exit code %d: %s%s", code, out, stderr)
+			}
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("it took %s", took)
+			}
+			all := checkLog(t, log, c.id)
+			if n := len(all); n < 2 || all[n-1].Type != contracts.TypeCancelled || all[n-2].Type != c.want && all[n-2].Type.Reserved() {
+				t.Errorf("the log ends with %s after %s, want it after %s", all[n-1].Type, all[n-2].Type, c.want)
+			}
+			if out, _, _ := s.cli(t, "", "get", c.id); !strings.Contains(out, "cancelled") || !strings.Contains(out, "enough") {
+				t.Errorf("get shows\n%s", out)
+			}
+			if out, _, code := s.cli(t, "", "watch", c.id); code != 5 || !strings.Contains(out, "run.cancelled") {
+				t.Errorf("watch: exit code %d:\n%s", code, out)
+			}
+		})
 	}
 }
 
