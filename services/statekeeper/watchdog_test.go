@@ -149,6 +149,16 @@ func (l *lessee) listen() {
 	}
 }
 
+// pinged waits for one ping.
+func (l *lessee) pinged() {
+	l.t.Helper()
+	select {
+	case <-l.pings:
+	case <-time.After(10 * time.Second):
+		l.t.Fatalf("waited 10s for a ping of %s", l.id)
+	}
+}
+
 // hold queues a run and takes it, as dispatcher and worker do.
 func (l *lessee) hold() (runlog.Head, string) {
 	l.t.Helper()
@@ -208,8 +218,8 @@ func TestGivesLeasesBack(t *testing.T) {
 	k.record(t, dead, head)
 	_, pending := dead.hold()
 	for range 2 { // both are watched
-		<-live.pings
-		<-dead.pings
+		live.pinged()
+		dead.pinged()
 	}
 	// The watchdog's connection is young: as old as a test can wait for.
 	settle(t, k)
@@ -279,7 +289,7 @@ func TestGraceIsKeptToTheMoment(t *testing.T) {
 	for len(dead.pings) > 0 {
 		<-dead.pings
 	}
-	<-dead.pings
+	dead.pinged()
 	pinged := time.Now()
 	dead.nc.Close()
 	if got := string(other.take(10 * time.Second).Data()); got != id {
@@ -317,7 +327,7 @@ func TestWatchesByTheLastIndex(t *testing.T) {
 		cancel()
 		<-ended
 	}()
-	<-l.pings
+	l.pinged()
 	l.nc.Close()
 	if got := string(other.take(10 * time.Second).Data()); got != id {
 		t.Errorf("work message %s came back, want %s", got, id)
@@ -335,7 +345,7 @@ func TestFrozenWorker(t *testing.T) {
 	frozen := newLessee(t, b, "w-frozen")
 	head, _ := frozen.hold()
 	k.record(t, frozen, head)
-	<-frozen.pings
+	frozen.pinged()
 	settle(t, k)
 	began := time.Now()
 	if err := frozen.sub.Unsubscribe(); err != nil {
@@ -367,7 +377,7 @@ func TestNoStormAfterBrokerRestart(t *testing.T) {
 		head, _ := l.hold()
 		k.record(t, l, head)
 	}
-	<-l.pings
+	l.pinged()
 	b.Stop(t)
 	l.nc.Close() // it comes back on its own, later than the watchdog does
 	b.Restart(t)
