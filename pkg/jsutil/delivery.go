@@ -1,6 +1,7 @@
 package jsutil
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -13,7 +14,7 @@ import (
 // and the lease on it. Until the lease runs out (the consumer's AckWait since
 // the delivery or the last Extend) nobody else is handed the message.
 //
-// None of its answers is confirmed by the broker, and the broker takes them
+// Of its answers only ExtendConfirmed's is confirmed by the broker, and the broker takes them
 // even from a receiver whose lease is over (JETSTREAM.md "Acks, leases,
 // redelivery"): an answer is a hint, exclusion is the run log's business.
 // Its methods may be called from several goroutines.
@@ -26,6 +27,10 @@ type Delivery struct {
 	Stored   time.Time
 	// Received is when it was handed to us, by our own clock.
 	Received time.Time
+	// Since is when the lease has been ours since, at the latest: the request that
+	// the message answers was sent then. Zero if that is not known; whoever has an
+	// extension confirmed may set it to when that was sent.
+	Since time.Time
 	// Delivered is 1 at the first delivery. It is no attempt counter: a broker
 	// that was killed may begin anew.
 	Delivered uint64
@@ -67,6 +72,15 @@ func (d *Delivery) Ack() error { return d.answer("+ACK") }
 
 // Extend starts the lease's time anew.
 func (d *Delivery) Extend() error { return d.answer("+WPI") }
+
+// ExtendConfirmed is Extend, and waits until the broker says that it is done.
+// It says so to one whose lease is over as well.
+func (d *Delivery) ExtendConfirmed(ctx context.Context) error {
+	if _, err := d.nc.RequestWithContext(ctx, d.token, []byte("+WPI")); err != nil {
+		return fmt.Errorf("extend the lease: %w", unanswered(err))
+	}
+	return nil
+}
 
 // Term gives a message up that can never be handled.
 func (d *Delivery) Term() error { return d.answer("+TERM") }

@@ -26,9 +26,15 @@ type Puller struct {
 	inbox string
 	sub   *nats.Subscription
 
-	mu          sync.Mutex
-	outstanding int       // asked for and neither delivered nor given up by the broker
-	lastEnd     time.Time // when the last of the requests ends
+	mu      sync.Mutex
+	open    []request // not filled nor given up by the broker, the oldest first
+	lastEnd time.Time // when the last of the requests ends
+}
+
+// request is what a pull has asked for and not got yet.
+type request struct {
+	n    int
+	sent time.Time
 }
 
 // PullerConfig says whom to ask and what to do with the answers.
@@ -64,26 +70,29 @@ func NewPuller(nc *nats.Conn, cfg PullerConfig) (*Puller, error) {
 // should be short: a request can get lost unnoticed (a consumer made a moment
 // ago on three replicas, a leader change: JETSTREAM.md), and is missed only then.
 func (p *Puller) Pull(n int, stands time.Duration) error {
-	p.mu.Lock()
-	p.outstanding += n
-	if end := time.Now().Add(stands); end.After(p.lastEnd) {
-		p.lastEnd = end
-	}
-	p.mu.Unlock()
+	p.mu.Lock() // until it is noted: its messages may come at once
+	defer p.mu.Unlock()
+	now := time.Now()
 	subject := jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + p.cfg.Stream + "." + p.cfg.Consumer
 	body := fmt.Appendf(nil, `{"expires":%d,"batch":%d}`, stands, n) // expires is in nanoseconds
 	if err := p.nc.PublishRequest(subject, p.inbox, body); err != nil {
-		p.settle(n)
 		return fmt.Errorf("pull %d: %w", n, Translate(err))
+	}
+	p.open = append(p.open, request{n, now})
+	if end := now.Add(stands); end.After(p.lastEnd) {
+		p.lastEnd = end
 	}
 	return nil
 }
 
 // Outstanding is how many messages are asked for and may still come.
-func (p *Puller) Outstanding() int {
+func (p *Puller) Outstanding() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.outstanding
+	for _, r := range p.open {
+		n += r.n
+	}
+	return n
 }
 
 // Expire forgets requests that should have ended a while ago: their answers
@@ -91,8 +100,8 @@ func (p *Puller) Outstanding() int {
 func (p *Puller) Expire(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.outstanding > 0 && now.Sub(p.lastEnd) > lostAfter {
-		p.outstanding = 0
+	if now.Sub(p.lastEnd) > lostAfter {
+		p.open = nil
 	}
 }
 
@@ -101,7 +110,7 @@ func (p *Puller) Expire(now time.Time) {
 func (p *Puller) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.outstanding = 0
+	p.open = nil
 }
 
 // closeWait bounds Close; a broker that does not answer by then has other worries.
@@ -131,12 +140,13 @@ func (p *Puller) receive(m *nats.Msg) {
 		p.status(m)
 		return
 	}
-	p.settle(1)
+	since := p.settle(1)
 	d, err := newDelivery(p.nc, m)
 	if err != nil {
 		p.cfg.Malformed(err)
 		return
 	}
+	d.Since = since
 	p.cfg.Deliver(d)
 }
 
@@ -163,8 +173,22 @@ func (p *Puller) status(m *nats.Msg) {
 	}
 }
 
-func (p *Puller) settle(n int) {
+// settle takes n off what is asked for, the oldest first, and returns when that
+// was sent; zero if nothing was. The broker fills requests in turns, not one
+// after the other; but what it handed out before a request was sent is no more
+// than was asked for before it, so that this is never too late a time.
+func (p *Puller) settle(n int) (sent time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.outstanding = max(0, p.outstanding-n)
+	if len(p.open) > 0 {
+		sent = p.open[0].sent
+	}
+	for n > 0 && len(p.open) > 0 {
+		took := min(n, p.open[0].n)
+		n -= took
+		if p.open[0].n -= took; p.open[0].n == 0 {
+			p.open = p.open[1:]
+		}
+	}
+	return sent
 }

@@ -38,8 +38,9 @@ type attempt struct {
 	// finishing says that its last event is under way: an end in the log may be
 	// its own, whose answer has not arrived. If it is not, the append is refused.
 	finishing atomic.Bool
-	parted    atomic.Bool // see part
-	fenced    atomic.Bool // counted as such
+	inside    atomic.Int32 // of the agent's functions have not returned
+	parted    atomic.Bool  // see part
+	fenced    atomic.Bool  // counted as such
 
 	mu         sync.Mutex
 	reason, by string             // of a cancel
@@ -60,7 +61,7 @@ func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan
 	defer stopWriting()
 	now := time.Now()
 	a := &attempt{
-		worker: w, work: wk, epoch: at.Epoch, begun: now, lease: newLease(wk.delivery, now),
+		worker: w, work: wk, epoch: at.Epoch, begun: now, lease: newLease(wk.delivery),
 		log: wk.log.With("attempt", at.Attempt, "epoch", at.Epoch), stop: stop, stopWriting: stopWriting,
 		writer: newWriter(writing, w.runs, at),
 	}
@@ -81,9 +82,12 @@ func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan
 
 	returned := make(chan ending, 1)
 	gone := make(chan struct{})
+	a.inside.Add(1)
 	go func() {
 		defer close(gone)
-		returned <- a.call(ctx)
+		end := a.call(ctx)
+		a.inside.Add(-1)
+		returned <- end
 		a.part()
 	}()
 	end := a.await(ctx, returned)
@@ -176,8 +180,10 @@ func (a *attempt) await(ctx context.Context, returned <-chan ending) ending {
 // returned, or panicked; it may do neither.
 func (a *attempt) hook(name string, call func()) <-chan struct{} {
 	over := make(chan struct{})
+	a.inside.Add(1)
 	go func() {
 		defer close(over)
+		defer a.inside.Add(-1)
 		defer func() {
 			if v := recover(); v != nil {
 				a.log.Error("hook panicked", "hook", name, "panic", v, "stack", string(debug.Stack()))
@@ -195,7 +201,11 @@ func (a *attempt) finish(cause error, end ending) {
 		a.log.Warn("lease lost, nothing more is written")
 		return
 	}
+	if end.err != nil {
+		end.info = a.classify(cause, end) // by the agent, so that it is asked now, under the lease
+	}
 	a.finishing.Store(true)
+	a.stop(nil) // for what the agent has left behind
 	err := a.writer.commit(context.Background(), func(head contracts.Head) (contracts.Draft, error) {
 		return a.outcome(head, cause, end)
 	})

@@ -24,6 +24,9 @@ const pauseUnavailable = 200 * time.Millisecond
 // epoch's own key, then state.checkpoint names it. A crash between the two
 // leaves an orphan that no log knows, and the checkpoint before it stands.
 func (h host) Checkpoint(ctx context.Context, state contracts.State) error {
+	if h.finishing.Load() {
+		return errEnded
+	}
 	size := len(state.Data)
 	if limit := h.worker.payloadLimit(); size > limit {
 		return agent.Permanent(fmt.Errorf("state of %d bytes is above the limit of %d, the broker's max_payload of %d less %d: "+
@@ -94,16 +97,16 @@ func pause(ctx context.Context, d time.Duration) {
 // resume reads the state that an attempt begins with: before its start, so that
 // a broker that cannot give it charges no attempt. One that has gone changes the
 // decision; if a holder is still saving, the append will find that out.
-func (w *Worker) resume(ctx context.Context, at runlog.Head, act action) (*contracts.State, action, error) {
+func (w *Worker) resume(ctx context.Context, at runlog.Head) (*contracts.State, action, error) {
 	ref := at.Checkpoint
-	if act != actStart || ref == nil || sabotage.Broken(sabotage.Checkpoint) {
-		return nil, act, nil
+	if ref == nil || sabotage.Broken(sabotage.Checkpoint) {
+		return nil, actStart, nil
 	}
 	key := contracts.CheckpointKey(at.RunID, ref.Epoch, ref.N)
 	which := jsutil.GetRequest{Seq: ref.Revision, NextFor: contracts.KVSubject(contracts.BucketRuns, key)}
 	m, err := jsutil.Get(ctx, w.nc, contracts.StreamRuns, which)
 	if err == nil && m.Sequence == ref.Revision {
-		return &contracts.State{Data: m.Data, Binary: m.Header.Get(contracts.HeaderContentType) == contracts.ContentTypeBinary}, act, nil
+		return &contracts.State{Data: m.Data, Binary: m.Header.Get(contracts.HeaderContentType) == contracts.ContentTypeBinary}, actStart, nil
 	}
 	if err == nil || errors.Is(err, jsutil.ErrNotFound) { // by a replica that may lag
 		m, err = jsutil.GetFromLeader(ctx, w.nc, contracts.StreamRuns, which)
@@ -111,7 +114,7 @@ func (w *Worker) resume(ctx context.Context, at runlog.Head, act action) (*contr
 			return nil, actLost, nil
 		}
 	}
-	return nil, act, fmt.Errorf("load checkpoint %d, key %s revision %d: %w", ref.N, key, ref.Revision, cmp.Or(err, jsutil.ErrUnavailable))
+	return nil, actStart, fmt.Errorf("load checkpoint %d, key %s revision %d: %w", ref.N, key, ref.Revision, cmp.Or(err, jsutil.ErrUnavailable))
 }
 
 // envelopeRoom is what an event's envelope and the headers of a message may

@@ -70,7 +70,7 @@ func TestStatesOfEveryKind(t *testing.T) {
 			if s := string(p.State) + string(p.Binary); s != c.inlined || (p.Binary != nil) != (c.isBinary && c.inlined != "") {
 				t.Errorf("the event repeats %q, %q", p.State, p.Binary)
 			}
-			m, _, err := w.resume(t.Context(), all[2].Head(), actStart)
+			m, _, err := w.resume(t.Context(), all[2].Head())
 			if err != nil || m.Binary != c.isBinary || len(m.Data) != p.Size {
 				t.Errorf("stored are %d bytes, binary %v, %v; the event says %d", len(m.Data), m.Binary, err, p.Size)
 			}

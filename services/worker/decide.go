@@ -20,6 +20,7 @@ const (
 	actExhaust               // append run.failed: no attempt is left
 	actTimeOut               // append run.timed_out: it was to begin earlier
 	actLost                  // append run.failed: its checkpoint has gone (resume finds it)
+	actLeave                 // nothing: another delivery of the same message is seen to
 )
 
 // decide answers what to do with a run that is handed to us at the time now.

@@ -247,7 +247,7 @@ func TestCheckpointsAfterTheEnd(t *testing.T) {
 	if err != nil || head.Checkpoint == nil {
 		t.Fatalf("the head names %+v, %v", head.Checkpoint, err)
 	}
-	if s, act, err := w.resume(t.Context(), head.Head(), actStart); err != nil || act != actStart || string(s.Data) != "1" {
+	if s, act, err := w.resume(t.Context(), head.Head()); err != nil || act != actStart || string(s.Data) != "1" {
 		t.Errorf("the checkpoint is %+v, %v, %v", s, act, err)
 	}
 }
@@ -277,4 +277,43 @@ func TestLostAttemptIsNotHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantTypes(t, b.waitForEnd(t, id), "run.queued run.started run.started run.succeeded")
+}
+
+// The run was taken for dead, ended and redriven while its holder lives on; and
+// it is the holder that is handed the work of the new round.
+func TestRedrivenUnderItsHolder(t *testing.T) {
+	b := newBench(t)
+	ended := make(chan error, 1)
+	goOn := make(chan struct{})
+	b.start(t, Config{Agents: []agent.Agent{waits(goOn, ended)}})
+	id := b.submit(t, contracts.Submission{AgentKey: "waits"})
+	at := b.waitForEvent(t, id, contracts.TypeStarted).Head()
+	for _, d := range []contracts.Draft{{Type: contracts.TypeFailed}, {Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}}} {
+		var err error
+		if at, err = b.runs.Append(t.Context(), at, mustNext(t, at.Head, id, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work, err := b.JS.Stream(t.Context(), contracts.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := work.GetMsg(t.Context(), work.CachedInfo().State.LastSeq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := work.DeleteMsg(t.Context(), old.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	b.publishWork(t, contracts.Submission{AgentKey: "waits", Priority: contracts.PriorityNormal, RunID: id}, old.Data, at.Sequence)
+	if err := <-ended; !errors.Is(err, agent.ErrLeaseLost) {
+		t.Errorf("the first round's agent was ended by %v", err)
+	}
+	close(goOn)
+	wantTypes(t, b.waitForEnd(t, id), "run.queued run.started run.failed run.requeued run.started run.succeeded")
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	b.waitForNoWork(t)
 }

@@ -72,6 +72,13 @@ func (w *Worker) letGo(a *attempt) {
 	}
 }
 
+// closing reports whether the drain's time is over.
+func (w *Worker) closing() bool {
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	return w.held.closing
+}
+
 func (w *Worker) holding(runID string) *attempt {
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -17,7 +18,23 @@ type lease struct {
 	confirmed time.Time
 }
 
-func newLease(d *jsutil.Delivery, now time.Time) *lease { return &lease{delivery: d, confirmed: now} }
+func newLease(d *jsutil.Delivery) *lease { return &lease{delivery: d, confirmed: d.Since} }
+
+// renew sees to it that most of the lease of a message is left, which may have
+// waited on its way to us. An error means that the broker has not said so.
+func (w *Worker) renew(ctx context.Context, d *jsutil.Delivery) error {
+	sent := time.Now()
+	if sent.Sub(d.Since) <= w.cfg.HeartbeatInterval {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	if err := d.ExtendConfirmed(ctx); err != nil {
+		return err
+	}
+	d.Since = sent
+	return nil
+}
 
 // adopt goes on under a newer delivery of the same message. The older one's
 // answers would be accepted too; the newer one's token is the one to leave behind.

@@ -20,6 +20,7 @@ type ending struct {
 	text      string // of err
 	permanent bool   // err is
 	stack     string // of a panic
+	info      contracts.ErrorInfo
 }
 
 // errAbandoned is the error of an agent that has not come to its end: it ignores its context.
@@ -53,7 +54,7 @@ func (a *attempt) outcome(head contracts.Head, cause error, end ending) (contrac
 	case errors.Is(cause, agent.ErrShutdown):
 		return contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueShutdown, By: a.worker.cfg.WorkerID}}, nil
 	}
-	return a.failed(head, a.classify(end)), nil
+	return a.failed(head, end.info), nil
 }
 
 // failed is run.retrying while an attempt is left and worth it, else run.failed.
@@ -69,10 +70,10 @@ func (a *attempt) failed(head contracts.Head, info contracts.ErrorInfo) contract
 	}}
 }
 
-// classify describes a failed attempt: as the agent's OnError says, else by
-// the error itself.
-func (a *attempt) classify(end ending) contracts.ErrorInfo {
-	if a.work.agent.OnError != nil {
+// classify describes a failed attempt: as the agent's OnError says, unless it
+// failed for a cause that is known, else by the error itself.
+func (a *attempt) classify(cause error, end ending) contracts.ErrorInfo {
+	if cause == nil && a.work.agent.OnError != nil {
 		if info := a.onError(end.err); info != nil {
 			return *info
 		}
@@ -84,10 +85,10 @@ func (a *attempt) classify(end ending) contracts.ErrorInfo {
 	return info
 }
 
-// onError asks the agent; a panic in the asking, or no answer within
-// CancelGrace, leaves it to the default.
+// onError asks the agent; a panic in the asking, no answer within CancelGrace,
+// or a lease that is lost meanwhile leaves it to the default.
 func (a *attempt) onError(cause error) *contracts.ErrorInfo {
-	ctx, cancel := context.WithTimeout(context.Background(), a.worker.cfg.CancelGrace)
+	ctx, cancel := context.WithTimeout(a.writer.ctx, a.worker.cfg.CancelGrace)
 	defer cancel()
 	var info *contracts.ErrorInfo
 	select {

@@ -15,6 +15,9 @@ import (
 // CompleteStep implements agent.Host. The result stands in the event itself:
 // being stored and being committed are one write.
 func (h host) CompleteStep(ctx context.Context, done contracts.StepCompleted) error {
+	if h.finishing.Load() {
+		return errEnded
+	}
 	if limit := h.worker.payloadLimit() - len(done.Type) - 1024; len(done.Result) > limit { // with room for the name
 		return agent.Permanent(fmt.Errorf("result of %d bytes is above the limit of %d: store it elsewhere and return its name", len(done.Result), limit))
 	}

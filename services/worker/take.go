@@ -17,10 +17,6 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-// appendTimeout bounds one append and its look at the outcome; after it the
-// message is left to its lease.
-const appendTimeout = 10 * time.Second
-
 // pauseAfterError is how long a message is given back for when the broker
 // would not answer; long enough not to spin, short beside the lease.
 const pauseAfterError = time.Second
@@ -47,10 +43,12 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 		return nil
 	}
 	if held := w.holding(wk.submission.RunID); held != nil {
+		// Our own run: delivered again because a heartbeat came late, or because it
+		// has gone on without us, and this is its work of another round.
+		held.lease.adopt(d)
+		held.look(context.WithoutCancel(ctx), time.Now(), false, false)
 		if held.lost() { // and its agent winds up: for whoever comes then
 			w.answer(d.Nak(pauseAfterError))
-		} else { // our own run, delivered again because a heartbeat came late
-			held.lease.adopt(d)
 		}
 		return nil
 	}
@@ -106,7 +104,15 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 		now := time.Now()
 		spoil(&at.Head)
 		act := decide(at.Head, wk.startBy(at.Head), now, gone == at.Epoch && gone > 0)
+		var state *contracts.State
+		if act == actStart {
+			if state, act, err = w.prepare(ctx, wk, at); err != nil {
+				break
+			}
+		}
 		switch act {
+		case actLeave:
+			return nil, nil, nil
 		case actDrop:
 			w.answer(wk.delivery.Ack())
 			return nil, nil, nil
@@ -126,13 +132,6 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 			gone = at.Epoch
 			continue
 		}
-		var state *contracts.State
-		if state, act, err = w.resume(ctx, at, act); err != nil {
-			break
-		}
-		if act == actStart && !w.beginStart(at.RunID, at.Epoch+1) {
-			return nil, nil, nil // handed to us twice; the other one is at it
-		}
 		var next runlog.Head
 		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
 			if act == actStart {
@@ -140,6 +139,8 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 					w.counts.Takeovers.Add(1)
 				}
 				w.counts.Started(wk.agent.Key, wk.queued.Priority, next.Epoch, wk.due)
+				// The append may have sat out an outage. If this fails, the next beat may not.
+				_ = w.renew(ctx, wk.delivery)
 				return &next, state, nil
 			}
 			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
@@ -165,6 +166,23 @@ func spoil(at *contracts.Head) {
 	if sabotage.Broken(sabotage.NotBefore) {
 		at.NotBefore = time.Time{}
 	}
+}
+
+// prepare gets what a run needs before its start: the state to go on from and
+// most of a lease, so that a broker which cannot give them charges no attempt;
+// and the worker's word that it is started once. It says what is to be done then.
+func (w *Worker) prepare(ctx context.Context, wk work, at runlog.Head) (*contracts.State, action, error) {
+	state, act, err := w.resume(ctx, at)
+	if err != nil || act != actStart {
+		return nil, act, err
+	}
+	if err := w.renew(ctx, wk.delivery); err != nil {
+		return nil, act, err
+	}
+	if !w.beginStart(at.RunID, at.Epoch+1) {
+		return nil, actLeave, nil // handed to us twice; the other one is at it
+	}
+	return state, act, nil
 }
 
 // startBy is when the run has to have begun, zero if never, or if it has been
@@ -203,8 +221,6 @@ func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act a
 	if err != nil {
 		return runlog.Head{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-	defer cancel()
 	return w.runs.Append(ctx, at, e)
 }
 
@@ -227,7 +243,7 @@ func (w *Worker) claimEvent(wk work, at contracts.Head, act action, now time.Tim
 	case actLost:
 		d = contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: at.Attempt, ErrorInfo: contracts.ErrorInfo{
 			Type:    contracts.ErrorTypeCheckpointLost,
-			Message: fmt.Sprintf("the state of checkpoint %d has gone, and there is nothing else to go on from: redrive it from the start", at.Checkpoint.N),
+			Message: fmt.Sprintf("the state of checkpoint %d has gone, and there is nothing else to go on from: `longhaul redrive %s --from-start` begins anew", at.Checkpoint.N, at.RunID),
 		}}}
 	case actTimeOut:
 		d = contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{

@@ -120,17 +120,23 @@ func (w *Worker) fetchOne(ctx context.Context, s *source) (*jsutil.Delivery, err
 	if err != nil {
 		return nil, fmt.Errorf("open consumer %s: %w", name, jsutil.Translate(err))
 	}
+	since := time.Now()
 	batch, err := consumer.FetchNoWait(1)
 	if err != nil {
 		return nil, fmt.Errorf("fetch from consumer %s: %w", name, jsutil.Translate(err))
 	}
-	for m := range batch.Messages() {
-		return jsutil.DeliveryOf(w.nc, m)
+	m := <-batch.Messages()
+	if m == nil {
+		if err := batch.Error(); err != nil {
+			return nil, fmt.Errorf("fetch from consumer %s: %w", name, jsutil.Translate(err))
+		}
+		return nil, nil
 	}
-	if err := batch.Error(); err != nil {
-		return nil, fmt.Errorf("fetch from consumer %s: %w", name, jsutil.Translate(err))
+	d, err := jsutil.DeliveryOf(w.nc, m)
+	if err == nil {
+		d.Since = since
 	}
-	return nil, nil
+	return d, err
 }
 
 // open gets everything ready but the intake: topology, registration, answers

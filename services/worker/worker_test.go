@@ -39,7 +39,13 @@ func newBench(t *testing.T) *bench {
 // start runs a worker until the test ends or stop is called; stop waits for it.
 func (b *bench) start(t *testing.T, cfg Config) (w *Worker, stop func()) {
 	t.Helper()
-	cfg.Logger = testLogger(t)
+	return b.startLogged(t, cfg, testLogger(t))
+}
+
+// startLogged is start with a logger of the test's own.
+func (b *bench) startLogged(t *testing.T, cfg Config, log *slog.Logger) (w *Worker, stop func()) {
+	t.Helper()
+	cfg.Logger = log
 	if cfg.CancelGrace == 0 {
 		cfg.CancelGrace = 300 * time.Millisecond
 	}

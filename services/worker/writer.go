@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sync/semaphore"
+
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -18,7 +20,8 @@ import (
 
 // Bounds of what waits for the log, per attempt.
 const (
-	maxQueued      = 256      // events; more make the agent wait
+	maxWaiting     = 4 << 20 // bytes of payload; more make the agent wait
+	minWeight      = maxWaiting / 256
 	maxMergedDelta = 64 << 10 // bytes of text in one merged delta
 )
 
@@ -41,7 +44,9 @@ type writer struct {
 	fenced          func()
 	usage           func() agent.Usage // what the run has spent by now
 
-	room chan struct{} // one token per queued entry
+	// room is shared by what waits, the oldest first: maxWaiting bytes, of which
+	// each entry takes minWeight at least, and one that is larger takes all.
+	room *semaphore.Weighted
 
 	mu     sync.Mutex
 	queue  []*entry
@@ -52,13 +57,14 @@ type writer struct {
 
 // entry is one event to be, made when its turn has come.
 type entry struct {
-	build func(head contracts.Head) (contracts.Draft, error)
-	delta *strings.Builder // set: an assistant.delta that may still grow
-	done  chan error       // set: somebody waits
+	weight int64
+	build  func(head contracts.Head) (contracts.Draft, error)
+	delta  *strings.Builder // set: an assistant.delta that may still grow
+	done   chan error       // set: somebody waits
 }
 
 func newWriter(ctx context.Context, runs *runlog.Log, at runlog.Head) *writer {
-	return &writer{ctx: ctx, runs: runs, runID: at.RunID, at: at, room: make(chan struct{}, maxQueued)}
+	return &writer{ctx: ctx, runs: runs, runID: at.RunID, at: at, room: semaphore.NewWeighted(maxWaiting)}
 }
 
 // head is the last position that this writer knows to be committed.
@@ -70,7 +76,8 @@ func (w *writer) head() runlog.Head {
 
 // emit queues an event. It waits for room, or until ctx ends.
 func (w *writer) emit(ctx context.Context, d contracts.Draft) error {
-	first, err := w.enqueue(ctx, &entry{build: func(contracts.Head) (contracts.Draft, error) { return d, nil }})
+	payload, _ := d.Payload.(json.RawMessage)
+	first, err := w.enqueue(ctx, &entry{weight: int64(len(payload)), build: func(contracts.Head) (contracts.Draft, error) { return d, nil }})
 	if first {
 		go w.drain()
 	}
@@ -91,7 +98,7 @@ func (w *writer) delta(ctx context.Context, text string) error {
 	w.mu.Unlock()
 	b := new(strings.Builder)
 	b.WriteString(text)
-	first, err := w.enqueue(ctx, &entry{delta: b, build: func(contracts.Head) (contracts.Draft, error) {
+	first, err := w.enqueue(ctx, &entry{weight: maxMergedDelta, delta: b, build: func(contracts.Head) (contracts.Draft, error) {
 		// Off the queue by now, so nobody writes to b any more.
 		return contracts.Draft{Type: contracts.TypeDelta, Payload: contracts.Delta{Text: b.String()}}, nil
 	}})
@@ -127,21 +134,15 @@ func (w *writer) close(reason error) {
 
 // enqueue reports whether the caller has to see to the draining.
 func (w *writer) enqueue(ctx context.Context, en *entry) (bool, error) {
-	select {
-	case w.room <- struct{}{}:
-	default:
-		select {
-		case w.room <- struct{}{}:
-		case <-ctx.Done():
-			return false, context.Cause(ctx)
-		case <-w.ctx.Done():
-			return false, agent.ErrLeaseLost
-		}
+	en.weight = min(max(en.weight, minWeight), maxWaiting)
+	// A lost lease ends the wait too: what waits ahead is let go then.
+	if !w.room.TryAcquire(en.weight) && w.room.Acquire(ctx, en.weight) != nil {
+		return false, context.Cause(ctx)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed != nil {
-		<-w.room
+		w.room.Release(en.weight)
 		return false, w.closed
 	}
 	w.queue = append(w.queue, en)
@@ -169,7 +170,7 @@ func (w *writer) drain() {
 		if err == nil {
 			err = w.append(en)
 		}
-		<-w.room
+		w.room.Release(en.weight)
 		if en.done != nil {
 			en.done <- err
 		}
@@ -245,6 +246,9 @@ type host struct{ *attempt }
 
 // Emit implements agent.Host.
 func (h host) Emit(ctx context.Context, t contracts.EventType, v contracts.Visibility, payload json.RawMessage) error {
+	if h.finishing.Load() { // by what the agent has left behind
+		return errEnded
+	}
 	if limit := h.worker.payloadLimit(); len(payload) > limit {
 		return agent.Permanent(fmt.Errorf("payload of %d bytes is above the limit of %d", len(payload), limit))
 	}
@@ -253,6 +257,9 @@ func (h host) Emit(ctx context.Context, t contracts.EventType, v contracts.Visib
 
 // Delta implements agent.Host.
 func (h host) Delta(ctx context.Context, text string) error {
+	if h.finishing.Load() {
+		return errEnded
+	}
 	for len(text) > maxMergedDelta {
 		cut := maxMergedDelta
 		for cut > maxMergedDelta-utf8.UTFMax && !utf8.RuneStart(text[cut]) {
