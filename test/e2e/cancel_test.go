@@ -68,7 +68,7 @@ func TestCancelInEveryState(t *testing.T) {
 	s.start(t, "dispatcher")
 	s.start(t, "statekeeper")
 	s.start(t, "worker", "--agent", "flaky", "--retry-backoff-base", "3600", "--retry-backoff-max", "3600", "--cancel-grace-seconds", "0.5",
-		"--exec", `deaf=sh -c 'trap "" TERM INT; while :; do sleep 0.1; done'`, "--concurrency", "4")
+		"--exec", `deaf=sh -c 'trap "" TERM INT; while kill -0 $PPID; do sleep 0.1; done'`, "--concurrency", "4")
 	s.waitForAgent(t, "deaf")
 	_, log, running := s.startCounting(t, "1") // the one place of its worker
 	submit := func(args ...string) string {
