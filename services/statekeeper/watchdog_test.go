@@ -312,7 +312,7 @@ func TestWatchesByTheLastIndex(t *testing.T) {
 	k.record(t, l, head)
 	w := &watchdog{
 		nc: k.nc, log: k.watchdog.log, feed: &feed{}, acting: k.watchdog.acting,
-		interval: pingInterval, grace: takeoverGrace, counters: new(counters), logger: testLogger(t),
+		interval: pingInterval, grace: takeoverGrace, counters: k.watchdog.counters, logger: testLogger(t),
 	}
 	w.feed.loaded.Store(k.feed.current())
 	moved, _ := l.hold() // and goes on elsewhere, which that index never learns
@@ -325,7 +325,9 @@ func TestWatchesByTheLastIndex(t *testing.T) {
 	go func() { ended <- w.run(ctx) }()
 	defer func() {
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
 	}()
 	l.pinged()
 	l.nc.Close()
