@@ -145,9 +145,5 @@ func (d *Dispatcher) removeWork(ctx context.Context, ended runlog.Head) error {
 	if err != nil || now.Sequence != ended.Sequence {
 		return err
 	}
-	work, err := d.js.Stream(ctx, contracts.StreamWork)
-	if err == nil {
-		err = work.DeleteMsg(ctx, m.Sequence)
-	}
-	return translate("remove the work message", err)
+	return jsutil.Delete(ctx, d.nc, contracts.StreamWork, m.Sequence)
 }

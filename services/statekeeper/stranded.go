@@ -39,12 +39,9 @@ func (s *sweeper) clear(ctx context.Context, subject string, looked map[string]b
 	}
 	if err == nil {
 		s.logger.Warn("work message that its queue has lost sight of, taken away", "subject", oldest.Subject)
-		var work jetstream.Stream
-		if work, err = s.js.Stream(ctx, contracts.StreamWork); err == nil {
-			err = work.DeleteMsg(ctx, oldest.Sequence)
-		}
+		err = jsutil.Delete(ctx, s.js.Conn(), contracts.StreamWork, oldest.Sequence)
 	}
-	if err = jsutil.Translate(err); err != nil && !errors.Is(err, jsutil.ErrNotFound) {
+	if err != nil {
 		return fmt.Errorf("clear queue %s: %w", name, err)
 	}
 	return nil
