@@ -19,6 +19,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 TESTFLAGS ?= -p 2 -parallel 4 -timeout 8m
 FUZZTIME  ?= 10s
 PKG       ?= ./...
+SOAK      ?= 1h
 
 # A core that can be read in a day: docs/adr/0010.
 CORE_MAX  ?= 9400
@@ -107,6 +108,10 @@ torture: build ## random faults for DURATION (5m), from SEED (the time), on CLUS
 .PHONY: torture-short
 torture-short: ## a quarter of a minute of faults on one broker and on three, as `make check` does
 	go test -count=1 -run '^TestShort$$' ./test/torture
+
+.PHONY: soak
+soak: build ## an even load for SOAK (1h), 200,000 runs; fail if memory, goroutines or disk grow
+	go run ./test/soak -duration $(SOAK) -plot docs/soak.svg
 
 .PHONY: cover
 cover: ## run the tests with coverage, by function, into cover.out
