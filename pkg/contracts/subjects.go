@@ -117,6 +117,15 @@ func RoundKey(runID string, sequence uint64) string {
 	return fmt.Sprintf("round.%s.%d", mustRunID(runID), sequence)
 }
 
+// RunIDOfRoundKey is the run that a RoundKey is about.
+func RunIDOfRoundKey(key string) (string, bool) {
+	t := strings.Split(key, ".")
+	if len(t) != 3 || t[0] != "round" || CheckRunID(t[1]) != nil {
+		return "", false
+	}
+	return t[1], true
+}
+
 // What stands on a RoundKey.
 const (
 	RoundRedrive = "redrive"

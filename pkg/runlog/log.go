@@ -3,7 +3,6 @@ package runlog
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -71,12 +70,5 @@ func New(js jetstream.JetStream) *Log {
 
 // Purge removes the events of a log up to at, and leaves what was appended since.
 func (l *Log) Purge(ctx context.Context, at Head) error {
-	stream, err := l.js.Stream(ctx, contracts.StreamLog)
-	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(contracts.EventsSubject(at.RunID)), jetstream.WithPurgeSequence(at.Sequence+1))
-	}
-	if err != nil {
-		return fmt.Errorf("purge the log of run %s: %w", at.RunID, jsutil.Translate(err))
-	}
-	return nil
+	return jsutil.Purge(ctx, l.nc, contracts.StreamLog, contracts.EventsSubject(at.RunID), at.Sequence+1)
 }

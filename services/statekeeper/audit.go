@@ -48,6 +48,8 @@ func (s *sweeper) audit(ctx context.Context) error {
 			if stored[id]++; err == nil && stored[id] == s.keep+1 && !s.dry {
 				err = s.trim(ctx, id)
 			}
+		} else if id, ok := contracts.RunIDOfRoundKey(key); ok {
+			err = s.repair(ctx, id)
 		}
 		if err != nil {
 			return fmt.Errorf("audit %s: %w", key, jsutil.Translate(err))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,9 +16,27 @@ import (
 	"longhaul/pkg/runlog"
 )
 
-// maxExpire bounds the runs that one sweep removes, so that a thousand that
-// ended at the same time hurt nobody a week later.
-const maxExpire = 100
+const (
+	// retireInterval is between two looks for runs whose time is over. A look
+	// that removed some is followed by a pause as long as itself, so that those
+	// which ended together hurt nobody a week later, and yet as many can be
+	// removed as are submitted.
+	retireInterval = time.Second
+	// maxExpire bounds the runs of one look, removals those under way at once.
+	maxExpire = 1000
+	removals  = 16
+	// markerLife is how long the marker of a removed run stands. An index that
+	// misses it lists the run until its removal is tried again.
+	markerLife = 30 * time.Second
+)
+
+// marker is one that this instance has put up. Those of one that was killed are
+// an audit's to take down.
+type marker struct {
+	subject  string
+	sequence uint64
+	put      time.Time
+}
 
 // expire removes runs that ended longer ago than they are kept.
 func (s *sweeper) expire(ctx context.Context) error {
@@ -27,12 +46,44 @@ func (s *sweeper) expire(ctx context.Context) error {
 			before[status] = now.Add(-cmp.Or(s.cfg.RetentionFor[status], s.cfg.Retention))
 		}
 	}
+	var wg sync.WaitGroup
+	todo, errs := make(chan func() error), make([]error, removals)
+	for i := range removals {
+		wg.Go(func() {
+			for do := range todo {
+				if err := do(); err != nil && errs[i] == nil && !errors.Is(err, runlog.ErrMalformed) { // kept: who knows what it is
+					errs[i] = jsutil.Translate(err)
+				}
+			}
+		})
+	}
+	for _, m := range s.fallen(now) {
+		todo <- func() error { return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, m.subject, m.sequence+1) }
+	}
 	for _, id := range s.feed.current().expired(before, maxExpire) {
-		if err := s.remove(ctx, id, before); err != nil && !errors.Is(err, runlog.ErrMalformed) { // kept: who knows what it is
-			return fmt.Errorf("remove run %s: %w", id, jsutil.Translate(err))
+		todo <- func() error {
+			if err := s.remove(ctx, id, before); err != nil {
+				return fmt.Errorf("remove run %s: %w", id, err)
+			}
+			return nil
 		}
 	}
-	return nil
+	close(todo)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// fallen takes out the markers whose time is over.
+func (s *sweeper) fallen(now time.Time) []marker {
+	s.acts.Lock()
+	defer s.acts.Unlock()
+	n := 0
+	for n < len(s.markers) && now.Sub(s.markers[n].put) >= markerLife {
+		n++
+	}
+	due := s.markers[:n:n]
+	s.markers = s.markers[n:]
+	return due
 }
 
 // remove removes all that there is of a run that ended before the time for its
@@ -110,8 +161,7 @@ func (s *sweeper) purgeLog(ctx context.Context, r removal) error {
 
 // purgeStates purges the checkpoints, and what was settled about rounds.
 func (s *sweeper) purgeStates(ctx context.Context, r removal) error {
-	return errors.Join(s.purge(ctx, checkpointSubjects(r.runID)),
-		s.purge(ctx, roundSubjects(r.runID)))
+	return s.purge(ctx, contracts.KVSubject(contracts.BucketRuns, "*."+r.runID+".>"))
 }
 
 // roundSubjects matches what was settled about a run's rounds.
@@ -132,12 +182,18 @@ func (s *sweeper) purgeKey(ctx context.Context, r removal) error {
 	return ignoring(jsutil.ErrNotFound, err)
 }
 
-// markGone puts a marker in place of the status, for the indexes to see. An
-// audit removes it.
+// markGone puts a marker in place of the status, for the indexes to see. A
+// conflict is another's, who is at it too.
 func (s *sweeper) markGone(ctx context.Context, r removal) error {
-	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: statusSubject(r.runID), Header: nats.Header{kvOperation: {"DEL"}}},
+	subject := statusSubject(r.runID)
+	ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Header: nats.Header{kvOperation: {"DEL"}}},
 		jetstream.WithExpectLastSequencePerSubject(r.record.revision))
-	return err
+	if err == nil {
+		s.acts.Lock()
+		defer s.acts.Unlock()
+		s.markers = append(s.markers, marker{subject, ack.Sequence, time.Now()})
+	}
+	return ignoring(jsutil.ErrConflict, jsutil.Translate(err))
 }
 
 // ignoring is err, but nil if it is the one expected.
@@ -150,9 +206,5 @@ func ignoring(expected, err error) error {
 
 // purge removes what stands on the subjects in bucket runs.
 func (s *sweeper) purge(ctx context.Context, subjects string) error {
-	stream, err := s.js.Stream(ctx, contracts.StreamRuns)
-	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(subjects))
-	}
-	return err
+	return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, subjects, 0)
 }

@@ -29,6 +29,7 @@ type Statekeeper struct {
 	watchdog  *watchdog
 	sweeper   *sweeper
 	auditor   *sweeper
+	retirer   *sweeper
 }
 
 // New checks cfg, all faults together, and builds an instance on nc. It does no
@@ -50,9 +51,9 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 		Runs:  func() map[contracts.Status]int { return s.feed.current().stats().ByStatus }})
 	s.projector = newProjector(js, f)
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
-	s.sweeper = newSweeper(s, sweepInterval, false)
+	s.sweeper = newSweeper(s)
 	s.api.sweeper = s.sweeper
-	s.auditor = newSweeper(s, auditInterval, true)
+	s.auditor, s.retirer = newAuditor(s), newRetirer(s)
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: pingInterval, grace: takeoverGrace, counters: f.counters, logger: cfg.Logger,
@@ -79,7 +80,7 @@ func (s *Statekeeper) Run(ctx context.Context) error {
 	var children sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
 		"projector": untilRenewed(s.nc, s.projector.run), "index": untilRenewed(s.nc, s.feed.run),
-		"api": s.api.run, "watchdog": s.watchdog.run, "sweeper": s.sweeper.run, "auditor": s.auditor.run,
+		"api": s.api.run, "watchdog": s.watchdog.run, "sweeper": s.sweeper.run, "auditor": s.auditor.run, "retirer": s.retirer.run,
 		"history": s.sweeper.keepNewest,
 	} {
 		children.Go(func() { s.supervise(work, cancel, name, run) })

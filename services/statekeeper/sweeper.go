@@ -32,7 +32,8 @@ type sweeper struct {
 	acting   func(context.Context) (bool, error)
 	interval time.Duration // sweepInterval but in tests
 	lost     time.Duration // lostAge but in tests
-	audits   bool          // in every round
+	task     func(context.Context) error
+	share    time.Duration // how many times a round's duration the next one waits
 	pace     time.Duration // historyInterval but in tests
 	cfg      Config
 	steps    []removalStep // of a removal
@@ -41,6 +42,9 @@ type sweeper struct {
 	handed map[string]handed // by run, what the last sweep saw handed out
 	dry    bool              // change nothing
 	did    contracts.SweepResponse
+
+	acts    sync.Mutex // guards did while removals go on beside one another
+	markers []marker   // that are up, in the order of time; guarded by acts
 }
 
 const (
@@ -55,14 +59,31 @@ const (
 	// auditInterval is between two audits, which read every run. They have a
 	// sweeper of their own, lest the other one wait for them.
 	auditInterval = 10 * time.Minute
+	// longestRest is between two rounds of anything, however long they take.
+	longestRest = 6 * time.Hour
 )
 
-func newSweeper(k *Statekeeper, interval time.Duration, audits bool) *sweeper {
+func newSweeper(k *Statekeeper) *sweeper {
 	s := &sweeper{
-		api: k.api, js: k.js, acting: k.projector.acting, interval: interval, lost: lostAge, audits: audits, cfg: k.cfg,
-		pace: historyInterval,
+		api: k.api, js: k.js, acting: k.projector.acting, interval: sweepInterval, lost: lostAge, cfg: k.cfg,
+		pace: historyInterval, share: sweepShare,
 	}
+	s.task = s.look
 	s.steps = []removalStep{s.settleRound, s.purgeLog, s.purgeStates, s.purgeKey, s.markGone}
+	return s
+}
+
+// newAuditor is a sweeper that audits.
+func newAuditor(k *Statekeeper) *sweeper {
+	s := newSweeper(k)
+	s.task, s.interval = s.audit, auditInterval
+	return s
+}
+
+// newRetirer is a sweeper that removes runs.
+func newRetirer(k *Statekeeper) *sweeper {
+	s := newSweeper(k)
+	s.task, s.interval, s.share = s.expire, retireInterval, 1
 	return s
 }
 
@@ -77,11 +98,11 @@ func (s *sweeper) run(ctx context.Context) error {
 	// Of the last two sweeps the shorter one counts: what a stalled broker held
 	// up, or cut off, says nothing of its load, and there is work for the next.
 	for took, before := time.Duration(0), time.Duration(0); ; {
-		sleep(ctx, max(s.interval, min(sweepShare*min(took, before), auditInterval)))
+		sleep(ctx, max(s.interval, min(s.share*min(took, before), longestRest)))
 		begun := time.Now()
 		mine, err := s.acting(ctx)
 		if err == nil && mine && s.feed.current() != nil && !sabotage.Broken(sabotage.Sweeper) {
-			_, err = s.round(ctx, s.lost, s.audits, false)
+			_, err = s.round(ctx, false, s.task)
 		}
 		before, took = took, time.Since(begun)
 		switch {
@@ -103,23 +124,33 @@ func (s *sweeper) now(ctx context.Context, data []byte) (any, error) {
 	if _, err := s.ready(); err != nil {
 		return nil, err
 	}
-	return s.round(ctx, s.interval, true, q.DryRun)
+	return s.round(ctx, q.DryRun, func(ctx context.Context) error {
+		return s.sweep(ctx, s.feed.current().quiet(s.interval), s.interval)
+	}, s.expire, s.audit)
 }
 
-// round is one sweep; a run is missed when it has been quiet for lost.
-func (s *sweeper) round(ctx context.Context, lost time.Duration, audit, dry bool) (contracts.SweepResponse, error) {
+// round does some tasks, up to the first that fails.
+func (s *sweeper) round(ctx context.Context, dry bool, tasks ...func(context.Context) error) (contracts.SweepResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dry, s.did = dry, contracts.SweepResponse{}
-	err := errors.Join(s.sweep(ctx, s.feed.current().quiet(s.interval), lost), s.expire(ctx))
-	if audit && err == nil {
-		err = s.audit(ctx)
+	for _, task := range tasks {
+		if err := task(ctx); err != nil {
+			return s.did, err
+		}
 	}
-	return s.did, err
+	return s.did, nil
+}
+
+// look is one sweep, which misses what has been quiet for long.
+func (s *sweeper) look(ctx context.Context) error {
+	return s.sweep(ctx, s.feed.current().quiet(s.interval), s.lost)
 }
 
 // act notes in list what is about to be done and reports whether it is to be.
 func (s *sweeper) act(list *[]string, what string, count *int64) bool {
+	s.acts.Lock()
+	defer s.acts.Unlock()
 	if len(*list) < contracts.MaxListLimit {
 		*list = append(*list, what)
 	}

@@ -16,8 +16,11 @@ import (
 
 // eager makes the sweeper look often and miss a run soon.
 func eager(s *Statekeeper) {
-	s.sweeper.interval, s.sweeper.lost = 50*time.Millisecond, 100*time.Millisecond
+	s.sweeper.interval, s.sweeper.lost, s.retirer.interval = 50*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
 }
+
+// idle has it sweep and remove only when asked to.
+func idle(s *Statekeeper) { s.sweeper.interval, s.retirer.interval = time.Hour, time.Hour }
 
 // putWork publishes the work message of a run, and returns where it stands.
 func (p *player) putWork(runID string) uint64 {
