@@ -199,7 +199,7 @@ func goldenSamples(t *testing.T) map[string]any {
 		TimeoutSeconds: 1.5, MaxAttempts: 2, NotBefore: later, StartTimeoutSeconds: 60,
 	}
 	usual := Submission{RunID: testRun, AgentKey: "echo", Priority: PriorityNormal, TimeoutSeconds: 300, MaxAttempts: 3}
-	failure := ErrorInfo{Type: "RateLimited", Message: "try later", Stack: "main.go:1", Retriable: true, Details: json.RawMessage(`{"status":429}`)}
+	failure := ErrorInfo{Type: "RateLimited", Message: "try later", Stack: "main.go:1", Retriable: true, RetryAfterSeconds: 1.5, Details: json.RawMessage(`{"status":429}`)}
 	ref := &CheckpointRef{N: 1, Epoch: 1, Revision: 871}
 
 	samples := map[string]any{}

@@ -86,11 +86,15 @@ type Delta struct {
 // ErrorInfo describes a failed attempt (ORIGIN "error"). It is the payload of
 // run.failed, and stands in that of run.retrying.
 type ErrorInfo struct {
-	Type      string          `json:"type"`
-	Message   string          `json:"message"`
-	Stack     string          `json:"stack,omitempty"`
-	Retriable bool            `json:"retriable"`
-	Details   json.RawMessage `json:"details,omitempty"`
+	Type      string `json:"type"`
+	Message   string `json:"message"`
+	Stack     string `json:"stack,omitempty"`
+	Retriable bool   `json:"retriable"`
+	// RetryAfterSeconds is how long to wait at least before another attempt, as
+	// somebody says who must know: a day at most is heeded, also beyond the
+	// worker's own longest delay.
+	RetryAfterSeconds float64         `json:"retry_after_seconds,omitempty"`
+	Details           json.RawMessage `json:"details,omitempty"`
 }
 
 // Error types that the engine itself gives.

@@ -61,6 +61,15 @@ func backoff(base float64, limit time.Duration, attempt int, random float64) tim
 	return time.Duration(delay * (1 + random/10) * float64(time.Second))
 }
 
+// heeded is how much of the delay that an error asks for is heeded, in seconds:
+// a day at most, and nothing of what is no number.
+func heeded(asked float64) float64 {
+	if asked > 0 {
+		return min(asked, 24*60*60)
+	}
+	return 0
+}
+
 func (w *Worker) backoff(attempt int) time.Duration {
 	return backoff(w.cfg.RetryBackoffBase, w.cfg.RetryBackoffMax, attempt, rand.Float64())
 }

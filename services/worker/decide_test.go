@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,14 @@ func TestBackoff(t *testing.T) {
 }
 
 // Whatever the settings, a delay is within its bounds and grows with the attempts.
+func TestHeeded(t *testing.T) {
+	for asked, want := range map[float64]float64{0: 0, -1: 0, 2.5: 2.5, 1e9: 86400, math.Inf(1): 86400, math.NaN(): 0} {
+		if got := heeded(asked); got != want {
+			t.Errorf("of %v seconds %v are heeded, want %v", asked, got, want)
+		}
+	}
+}
+
 func TestBackoffProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.Float64Range(1, 10).Draw(t, "base")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -94,6 +95,9 @@ func TestPoisonedEndings(t *testing.T) {
 		{Key: "huge-type", Run: fails(errors.New("x")), OnError: func(context.Context, *agent.Run, error) *contracts.ErrorInfo {
 			return &contracts.ErrorInfo{Type: string(make([]byte, 2<<20))}
 		}},
+		{Key: "no-number", Run: fails(errors.New("x")), OnError: func(context.Context, *agent.Run, error) *contracts.ErrorInfo {
+			return &contracts.ErrorInfo{Type: "X", RetryAfterSeconds: math.NaN()}
+		}},
 		{Key: "no-text-state", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
 			return agent.Result{}, run.Checkpoint(ctx, notUTF8)
 		}},
@@ -105,7 +109,7 @@ func TestPoisonedEndings(t *testing.T) {
 			return nil
 		}},
 	}})
-	for _, key := range []string{"nil-error", "bad-json", "no-text", "no-text-details", "huge-type", "no-text-state", "no-text-event", "hook-hangs"} {
+	for _, key := range []string{"nil-error", "bad-json", "no-text", "no-text-details", "huge-type", "no-number", "no-text-state", "no-text-event", "hook-hangs"} {
 		t.Run(key, func(t *testing.T) {
 			all := b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: key, MaxAttempts: 1}))
 			wantTypes(t, all, "run.queued run.started run.failed")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"time"
 	"unicode/utf8"
 
@@ -63,7 +64,8 @@ func (a *attempt) failed(head contracts.Head, info contracts.ErrorInfo) contract
 	if !info.Retriable || head.Attempt >= head.MaxAttempts {
 		return contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{ErrorInfo: info, Attempts: head.Attempt}}
 	}
-	delay := a.worker.backoff(head.Attempt)
+	asked := info.RetryAfterSeconds * (1 + rand.Float64()/10) // as in backoff: not all at once
+	delay := max(a.worker.backoff(head.Attempt), time.Duration(asked*float64(time.Second)))
 	at := time.Now().Add(delay).UTC()
 	return contracts.Draft{Type: contracts.TypeRetrying, NotBefore: at, Payload: contracts.Retrying{
 		Error: info, DelaySeconds: math.Round(delay.Seconds()*1000) / 1000, RetryAt: at,
@@ -106,6 +108,7 @@ const maxErrorText = 32 << 10
 // fit cuts what would not fit into an event.
 func (a *attempt) fit(info contracts.ErrorInfo) contracts.ErrorInfo {
 	info.Type = contracts.Shorten(info.Type, 256)
+	info.RetryAfterSeconds = heeded(info.RetryAfterSeconds)
 	info.Message = contracts.Shorten(info.Message, maxErrorText)
 	info.Stack = contracts.Shorten(info.Stack, maxErrorText)
 	if len(info.Details) > a.worker.payloadLimit()/2 || len(info.Details) > 0 && !(json.Valid(info.Details) && utf8.Valid(info.Details)) {

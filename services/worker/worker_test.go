@@ -337,6 +337,29 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// What an error says of when to come back wins over a shorter delay of the
+// worker's own, also above its longest.
+func TestRetryAfter(t *testing.T) {
+	b := newBench(t)
+	b.start(t, Config{RetryBackoffMax: time.Millisecond, Agents: []agent.Agent{{Key: "busy", Run: func(_ context.Context, run *agent.Run) (agent.Result, error) {
+		if run.Attempt == 1 {
+			return agent.Result{}, errors.New("429")
+		}
+		return agent.Result{}, nil
+	}, OnError: func(context.Context, *agent.Run, error) *contracts.ErrorInfo {
+		return &contracts.ErrorInfo{Type: "RateLimited", Message: "later", Retriable: true, RetryAfterSeconds: 0.5}
+	}}}})
+	all := b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "busy"}))
+	wantTypes(t, all, "run.queued run.started run.retrying run.started run.succeeded")
+	p := payload[contracts.Retrying](t, all[2])
+	if p.DelaySeconds < 0.5 || p.DelaySeconds > 0.551 || p.Error.RetryAfterSeconds != 0.5 {
+		t.Errorf("run.retrying is %+v, want a delay of 0.5 s and up to a tenth more", p)
+	}
+	if waited := all[3].Time.Sub(all[1].Time); waited < 500*time.Millisecond {
+		t.Errorf("started again after %v", waited)
+	}
+}
+
 func TestNoRetryLeft(t *testing.T) {
 	b := newBench(t)
 	b.start(t, Config{Agents: []agent.Agent{{Key: "bad", Run: func(context.Context, *agent.Run) (agent.Result, error) {
