@@ -105,6 +105,10 @@ CLUSTER  ?= 1
 torture: build ## random faults for DURATION (5m), from SEED (the time), on CLUSTER (1 or 3) brokers
 	go run ./test/torture -seed $(SEED) -duration $(DURATION) -cluster $(CLUSTER)
 
+.PHONY: torture-sabotage
+torture-sabotage: ## take guarantees out, and see that torture notices
+	go run ./test/sabotage torture
+
 .PHONY: torture-short
 torture-short: ## a quarter of a minute of faults on one broker and on three, as `make check` does
 	go test -count=1 -run '^TestShort$$' ./test/torture

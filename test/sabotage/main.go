@@ -1,8 +1,8 @@
-// Command sabotage tests the testers: it builds the program and a tester with
-// one guarantee after the other taken out (internal/sabotage), and sees whether
-// the tester goes red: `make recovery-sabotage`, `make torture-sabotage`. With
-// none taken out the same build has to be green. The exit code is 0 only if all
-// of it is as it should be.
+// Command sabotage tests the testers: it has a tester run on services with one
+// guarantee after the other taken out (internal/sabotage), and sees whether it
+// goes red: `make recovery-sabotage`, `make torture-sabotage`. With none taken
+// out the tester has to be green. The exit code is 0 only if all of it is as it
+// should be.
 package main
 
 import (
@@ -36,20 +36,40 @@ type trial struct {
 type tester struct {
 	pkg    string
 	trials []trial
-	// redCode is the exit code that says: a guarantee is broken.
-	redCode int
+	// tags are what it and the program are built with.
+	tags string
 }
+
+// redCode is the testers' exit code for a guarantee that is broken, among others.
+const redCode = 1
 
 func testers() map[string]tester {
 	recovery := func(s sabotage.Switch, part string, red ...string) trial {
 		return trial{without: s.String(), args: []string{"-short", "-only", part}, red: red}
 	}
+	// The same seed and time as the short torture of `make check`.
+	torture := func(without string) trial {
+		return trial{without: without, red: []string{" violated "}, args: []string{
+			"-cluster", "1", "-seed", "11", "-duration", "15s", "-faults", "all,-clock-skew", "-sabotage", without,
+		}}
+	}
 	return map[string]tester{
-		"recovery": {pkg: "longhaul/test/recovery", redCode: 1, trials: []trial{
+		"recovery": {pkg: "longhaul/test/recovery", tags: "sabotage", trials: []trial{
 			{args: []string{"-short", "-only", "1,3,4"}},
 			recovery(sabotage.Takeover, "1", "missed"),
 			recovery(sabotage.Fencing, "3", "missed", "broken:"),
 			recovery(sabotage.AskFirst, "4", "missed", "broken:"),
+		}},
+		// It builds the services itself, and stays whole: its own readers must see.
+		"torture": {pkg: "longhaul/test/torture", trials: []trial{
+			torture(""),
+			torture(sabotage.Fencing.String()),
+			torture(sabotage.AskFirst.String()),
+			torture(sabotage.Attempts.String()),
+			torture(sabotage.Sweeper.String()),
+			torture(sabotage.GapFilling.String()),
+			torture(sabotage.Checkpoint.String()),
+			torture(sabotage.NotBefore.String()),
 		}},
 	}
 }
@@ -83,10 +103,10 @@ func (t tester) run(ctx context.Context, only string, verbose bool) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "sabotage", "-o", dir, "longhaul/cmd/longhaul", t.pkg)
+	build := exec.CommandContext(ctx, "go", "build", "-tags", t.tags, "-o", dir, "longhaul/cmd/longhaul", t.pkg)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
-		return fmt.Errorf("build with the tag: %w", err)
+		return fmt.Errorf("build %s: %w", t.pkg, err)
 	}
 	var wrong []error
 	for _, tr := range t.trials {
@@ -96,7 +116,7 @@ func (t tester) run(ctx context.Context, only string, verbose bool) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := tr.try(ctx, dir, filepath.Base(t.pkg), t.redCode, verbose); err != nil {
+		if err := tr.try(ctx, dir, filepath.Base(t.pkg), verbose); err != nil {
 			fmt.Println("    ", err)
 			wrong = append(wrong, err)
 		}
@@ -105,11 +125,11 @@ func (t tester) run(ctx context.Context, only string, verbose bool) error {
 }
 
 // try runs the tester once and says what it saw.
-func (tr trial) try(ctx context.Context, dir, name string, redCode int, verbose bool) error {
+func (tr trial) try(ctx context.Context, dir, name string, verbose bool) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, name), append(slices.Clone(tr.args), "-longhaul", filepath.Join(dir, "longhaul"))...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second
-	cmd.Env = append(os.Environ(), sabotage.Env+"="+tr.without)
+	cmd.Env = append(os.Environ(), sabotage.Env+"="+tr.without) // a build without the tag does not hear it
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if verbose {
