@@ -156,10 +156,7 @@ func TestHandedOverTwiceWhileStarting(t *testing.T) {
 	}
 	for _, cancelling := range []bool{false, true} {
 		id := b.submit(t, contracts.Submission{AgentKey: "echo", MaxAttempts: 1})
-		d, err := w.fetchOne(t.Context(), &source{agentKey: "echo", priority: contracts.PriorityNormal})
-		if err != nil || d == nil {
-			t.Fatal(d, err)
-		}
+		d := mustFetch(t, w, "echo")
 		if !w.beginStart(id, 1) {
 			t.Fatal("not begun")
 		}
@@ -320,4 +317,35 @@ func TestRedrivenUnderItsHolder(t *testing.T) {
 		t.Errorf("that took %v", took)
 	}
 	b.waitForNoWork(t)
+}
+
+// A worker that stops gives back what has just come in, and the broker is
+// stopped next, as when everything is: the run does not wait for its lease.
+func TestGivenBackBeforeTheBrokerStops(t *testing.T) {
+	broker := jstest.StartFile(t)
+	b := &bench{Broker: broker, runs: runlog.New(broker.JS)}
+	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.RunOnce(t.Context()); err != nil { // makes the queues
+		t.Fatal(err)
+	}
+	b.submit(t, contracts.Submission{AgentKey: "echo"})
+	d := mustFetch(t, w, "echo")
+	in, err := w.openIntake()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.arrivals <- arrival{in.sources[0], d}
+	if err := in.drain(new(sync.WaitGroup), func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	broker.Restart(t)
+	if again := mustFetch(t, w, "echo"); again.Sequence != d.Sequence { // within half of the lease
+		t.Errorf("message %d came, want %d", again.Sequence, d.Sequence)
+	}
 }

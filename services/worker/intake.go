@@ -258,7 +258,8 @@ func (in *intake) drain(runs *sync.WaitGroup, ended func()) error {
 		select {
 		case a := <-in.arrivals:
 			if a.delivery != nil {
-				in.worker.answer(a.delivery.Nak(0))
+				// With a delay, which the broker stores: it may be stopped next.
+				in.worker.answer(a.delivery.Nak(time.Millisecond))
 			}
 		case <-in.freed:
 		case <-over:

@@ -281,10 +281,7 @@ func TestLateEndDuringATakeover(t *testing.T) {
 				t.Fatal(err)
 			}
 			id := b.submit(t, contracts.Submission{AgentKey: key})
-			first, err := w.fetchOne(t.Context(), &source{agentKey: key, priority: contracts.PriorityNormal})
-			if err != nil || first == nil {
-				t.Fatal(first, err)
-			}
+			first := mustFetch(t, w, key)
 			at := b.startByHand(t, id, "w-late")
 			late, err := b.NC.Subscribe(contracts.WorkerSubject("w-late"), func(m *nats.Msg) {
 				for _, d := range c.end {

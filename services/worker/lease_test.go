@@ -34,15 +34,25 @@ func (b *bench) fetched(t *testing.T, cfg Config, d time.Duration) (*Worker, *js
 	key := cfg.Agents[0].Key
 	id := b.submit(t, contracts.Submission{AgentKey: key})
 	before := time.Now()
-	m, err := w.fetchOne(t.Context(), &source{agentKey: key, priority: contracts.PriorityNormal})
-	if err != nil || m == nil {
-		t.Fatal(m, err)
-	}
+	m := mustFetch(t, w, key)
 	if m.Since.Before(before) || m.Since.After(time.Now()) {
 		t.Errorf("handed out at %v, after it was asked for at %v", m.Since, before)
 	}
 	m.Since = m.Since.Add(-d)
 	return w, m, id
+}
+
+// mustFetch takes a message that was published a moment ago.
+func mustFetch(t *testing.T, w *Worker, agentKey string) (d *jsutil.Delivery) {
+	t.Helper()
+	waitFor(t, "a work message", func() bool {
+		var err error
+		if d, err = w.fetchOne(t.Context(), &source{agentKey: agentKey, priority: contracts.PriorityNormal}); err != nil {
+			t.Fatal(err)
+		}
+		return d != nil
+	})
+	return d
 }
 
 // A message that has waited for most of its lease: the lease begins anew before
