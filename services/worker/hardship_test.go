@@ -349,3 +349,23 @@ func TestGivenBackBeforeTheBrokerStops(t *testing.T) {
 		t.Errorf("message %d came, want %d", again.Sequence, d.Sequence)
 	}
 }
+
+// An attempt ends while its message is being handed to it once more. The
+// message is given back, and does not wait for a lease that nobody holds.
+func TestHandedOverWhileEnding(t *testing.T) {
+	b := newBench(t)
+	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.RunOnce(t.Context()); err != nil { // makes the queues
+		t.Fatal(err)
+	}
+	id := b.submit(t, contracts.Submission{AgentKey: "echo"})
+	d := mustFetch(t, w, "echo")
+	// It has just been let go, and holding had found it a moment before.
+	a := &attempt{worker: w, epoch: 1, work: work{delivery: d, submission: contracts.Submission{RunID: id}}, lease: newLease(d), log: w.log}
+	a.writer = newWriter(t.Context(), w.runs, b.startByHand(t, id, w.ID()))
+	w.takeAgain(t.Context(), a, d)
+	mustFetch(t, w, "echo") // within half of the lease
+}

@@ -43,13 +43,7 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 		return nil
 	}
 	if held := w.holding(wk.submission.RunID); held != nil {
-		// Our own run: delivered again because a heartbeat came late, or because it
-		// has gone on without us, and this is its work of another round.
-		held.lease.adopt(d)
-		held.look(context.WithoutCancel(ctx), time.Now(), false, false)
-		if held.lost() { // and its agent winds up: for whoever comes then
-			w.answer(d.Nak(pauseAfterError))
-		}
+		w.takeAgain(context.WithoutCancel(ctx), held, d)
 		return nil
 	}
 	at, state, err := w.claim(ctx, wk)
@@ -62,6 +56,18 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 		return nil
 	}
 	return w.execute(wk, *at, state) // which ends the start
+}
+
+// takeAgain is handed a run that is held here: because a heartbeat came late, or
+// because it has gone on without us, and this is its work of another round.
+func (w *Worker) takeAgain(ctx context.Context, held *attempt, d *jsutil.Delivery) {
+	held.lease.adopt(d)
+	held.look(ctx, time.Now(), false, false)
+	// Lost, and its agent winds up; or ended by now, and its answer may have been
+	// undone by our taking up the lease: for whoever comes then.
+	if held.lost() || w.holding(held.work.submission.RunID) != held {
+		w.answer(d.Nak(pauseAfterError))
+	}
 }
 
 // readWork decodes a work message: the run.queued event of its run.
