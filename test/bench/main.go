@@ -19,7 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"longhaul/pkg/jsutil"
+	"longhaul/test/cluster"
 )
 
 func main() {
@@ -39,20 +39,18 @@ type options struct {
 }
 
 func run() error {
+	if is, err := cluster.ServeBroker(); is {
+		return err
+	}
 	var o options
-	var brokerDir string
 	flag.StringVar(&o.binary, "longhaul", "bin/longhaul", "the binary to measure")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each measurement")
 	flag.IntVar(&o.runs, "runs", 10_000, "runs, or messages, of each round")
 	flag.IntVar(&o.latency, "latency", 300, "runs, one at a time, for the latencies")
 	flag.BoolVar(&o.json, "json", false, "print JSON in place of the table")
-	flag.StringVar(&brokerDir, "broker", "", "be the broker, with this directory (the program starts itself so)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if brokerDir != "" {
-		return beBroker(ctx, brokerDir)
-	}
 	report, err := measure(ctx, o)
 	if err != nil {
 		return err
@@ -63,18 +61,6 @@ func run() error {
 		return enc.Encode(report)
 	}
 	report.print(os.Stdout)
-	return nil
-}
-
-// beBroker runs a broker until ctx ends; its URL is the first line on stdout.
-func beBroker(ctx context.Context, dir string) error {
-	e, err := jsutil.StartEmbedded(jsutil.EmbeddedConfig{Dir: dir})
-	if err != nil {
-		return err
-	}
-	defer e.Shutdown()
-	fmt.Println(e.URL())
-	<-ctx.Done()
 	return nil
 }
 

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,13 +15,18 @@ import (
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/test/cluster"
 )
+
+// stopTime is how long a process may take to stop.
+const stopTime = 40 * time.Second
 
 // setup is the system under measurement: processes, and two connections of
 // ours, for a client and a worker of the floor.
 type setup struct {
 	dir       string
-	processes []*exec.Cmd // the broker first
+	broker    *cluster.Broker
+	processes []*cluster.Process // the services
 	nc        *nats.Conn
 	js        jetstream.JetStream
 	workerNC  *nats.Conn
@@ -43,10 +45,10 @@ func startSetup(ctx context.Context, binary string) (s *setup, err error) {
 	if s.dir, err = os.MkdirTemp("", "longhaul-bench-"); err != nil {
 		return s, err
 	}
-	url, err := s.startBroker()
-	if err != nil {
-		return s, fmt.Errorf("start the broker: %w", err)
+	if s.broker, err = cluster.StartBroker(cluster.BrokerConfig{Dir: filepath.Join(s.dir, "broker")}, s.dir); err != nil {
+		return s, err
 	}
+	url := s.broker.URL
 	if s.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: url, Name: "bench"}); err != nil {
 		return s, err
 	}
@@ -67,44 +69,19 @@ func startSetup(ctx context.Context, binary string) (s *setup, err error) {
 	} {
 		args = append(args, "--nats", url, "--log-level", "warn")
 		if err := s.start(exec.Command(binary, args...), args[0]); err != nil {
-			return s, fmt.Errorf("start %s: %w", args[0], err)
+			return s, err
 		}
 	}
 	return s, s.warmUp(ctx)
 }
 
-func (s *setup) startBroker() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command(self, "-broker", filepath.Join(s.dir, "broker"))
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", err
-	}
-	if err := s.start(cmd, "broker"); err != nil {
-		return "", err
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	return strings.TrimSpace(line), err
-}
-
+// start starts a service with a log of its own.
 func (s *setup) start(cmd *exec.Cmd, name string) error {
-	log, err := os.Create(filepath.Join(s.dir, name+".log"))
-	if err != nil {
-		return err
+	p, err := cluster.StartProcess(cmd, name, s.dir)
+	if err == nil {
+		s.processes = append(s.processes, p)
 	}
-	defer func() { _ = log.Close() }() // the process has its own handle of it
-	cmd.Stderr = log
-	if cmd.Stdout == nil {
-		cmd.Stdout = log
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.processes = append(s.processes, cmd)
-	return nil
+	return err
 }
 
 // warmUp submits a run as soon as the agent is known, and waits for its end.
@@ -134,9 +111,10 @@ func (s *setup) stop() {
 		}
 	}
 	for i := len(s.processes) - 1; i >= 0; i-- {
-		// A process that is gone already needs no signal, and its exit code says nothing here.
-		_ = s.processes[i].Process.Signal(syscall.SIGTERM)
-		_ = s.processes[i].Wait()
+		_ = s.processes[i].Terminate(stopTime) // its exit code says nothing here
+	}
+	if s.broker != nil {
+		_ = s.broker.Terminate(stopTime)
 	}
 	_ = os.RemoveAll(s.dir)
 }

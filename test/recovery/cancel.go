@@ -8,6 +8,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // cancelling cancels runs while they are executed, one after another: first of
@@ -92,7 +93,7 @@ func (n *notes) obey(ctx context.Context, run *agent.Run) (agent.Result, error) 
 		if err := run.Delta("word "); err != nil {
 			return agent.Result{}, err
 		}
-		_ = sleep(ctx, time.Millisecond)
+		_ = cluster.Sleep(ctx, time.Millisecond)
 	}
 	<-ctx.Done()
 	return agent.Result{}, context.Cause(ctx)
@@ -105,13 +106,13 @@ func (s *stage) cancelOne(ctx context.Context, n *notes, params string) (told, e
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := waitFor(ctx, upTime, "the run to be executed", func() bool {
+	if err := cluster.WaitFor(ctx, upTime, "the run to be executed", func() bool {
 		_, begun := n.executions([]string{id})
 		return begun == 1
 	}); err != nil {
 		return 0, 0, err
 	}
-	if err := sleep(ctx, 50*time.Millisecond); err != nil {
+	if err := cluster.Sleep(ctx, 50*time.Millisecond); err != nil {
 		return 0, 0, err
 	}
 	commanded := time.Now()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // crowding measures how fast fresh runs are executed beside thousands of the
@@ -71,7 +72,7 @@ func (s *stage) park(ctx context.Context, n, maxAttempts int, until contracts.Ev
 	if err != nil {
 		return nil, err
 	}
-	return ids, waitFor(ctx, 2*time.Minute, fmt.Sprintf("%d events %s", n, until), func() bool { return s.seen.count(until) >= n })
+	return ids, cluster.WaitFor(ctx, 2*time.Minute, fmt.Sprintf("%d events %s", n, until), func() bool { return s.seen.count(until) >= n })
 }
 
 // comparison is what came of some rounds: runs per second, and their ratios.
@@ -105,7 +106,7 @@ func (s *stage) rate(ctx context.Context, runs int) (float64, error) {
 	if _, err := s.submitAll(ctx, runs, runOf("flaky", `{"fail_times": 0}`)); err != nil {
 		return 0, err
 	}
-	err := waitFor(ctx, 2*time.Minute, fmt.Sprintf("%d fresh runs to succeed", runs), func() bool {
+	err := cluster.WaitFor(ctx, 2*time.Minute, fmt.Sprintf("%d fresh runs to succeed", runs), func() bool {
 		return s.seen.count(contracts.TypeSucceeded) >= want
 	})
 	return float64(runs) / time.Since(begun).Seconds(), err

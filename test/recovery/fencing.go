@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // fencing stops a worker (SIGSTOP) that executes many runs, for longer than its
@@ -31,7 +32,7 @@ func fencing(ctx context.Context, s *stage, o options, res *result) error {
 	if err != nil {
 		return err
 	}
-	if err := waitFor(ctx, time.Minute, "every run to have a checkpoint", func() bool {
+	if err := cluster.WaitFor(ctx, time.Minute, "every run to have a checkpoint", func() bool {
 		return s.seen.having(ids, func(h contracts.Head) bool { return h.Checkpoint != nil }) == runs
 	}); err != nil {
 		return err
@@ -40,15 +41,15 @@ func fencing(ctx context.Context, s *stage, o options, res *result) error {
 		return err
 	}
 	stopped := time.Now()
-	if err := sleeper.signal(syscall.SIGSTOP); err != nil {
+	if err := sleeper.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	if err := sleep(ctx, asleep); err != nil {
+	if err := cluster.Sleep(ctx, asleep); err != nil {
 		return err
 	}
 	elsewhere := s.seen.having(ids, func(h contracts.Head) bool { return h.Epoch == 2 && h.Status == contracts.StatusRunning })
 	woken := time.Now()
-	if err := sleeper.signal(syscall.SIGCONT); err != nil {
+	if err := sleeper.Signal(syscall.SIGCONT); err != nil {
 		return err
 	}
 	if err := s.awaitEnd(ctx, 3*time.Minute, ids); err != nil {
@@ -58,7 +59,7 @@ func fencing(ctx context.Context, s *stage, o options, res *result) error {
 		return err
 	}
 	for _, p := range s.others[2:] { // after the dispatcher and the statekeeper
-		if err := p.terminate(time.Minute); err != nil {
+		if err := p.Terminate(time.Minute); err != nil {
 			return err
 		}
 	}
@@ -90,7 +91,7 @@ func (s *stage) judgeFencing(ids []string, steps int, stopped, woken time.Time, 
 			res.Faults = append(res.Faults, fmt.Sprintf("run %s: %v", id, err))
 		}
 	}
-	log, err := os.ReadFile(s.process("sleeper").log)
+	log, err := os.ReadFile(s.process("sleeper").Log)
 	if err != nil {
 		return err
 	}
@@ -104,9 +105,9 @@ func (s *stage) judgeFencing(ids []string, steps int, stopped, woken time.Time, 
 }
 
 // process finds a process by its name.
-func (s *stage) process(name string) *process {
+func (s *stage) process(name string) *cluster.Process {
 	for _, p := range s.others {
-		if p.name == name {
+		if p.Name == name {
 			return p
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // frozen stops workers that have slots to spare, for longer than their lease.
@@ -19,14 +20,14 @@ func frozen(ctx context.Context, s *stage, res *result) error {
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, young); err != nil {
+	if err := cluster.Sleep(ctx, young); err != nil {
 		return err
 	}
 	ids, err := s.submitAll(ctx, runs, runOf("count", `{"n": 130, "pause_ms": 500}`))
 	if err != nil {
 		return err
 	}
-	if err := waitFor(ctx, time.Minute, "every run to have a checkpoint", func() bool {
+	if err := cluster.WaitFor(ctx, time.Minute, "every run to have a checkpoint", func() bool {
 		return s.seen.having(ids, func(h contracts.Head) bool { return h.Checkpoint != nil }) == runs
 	}); err != nil {
 		return err
@@ -38,7 +39,7 @@ func frozen(ctx context.Context, s *stage, res *result) error {
 		holder := s.seen.head(id).WorkerID
 		if !stopped[holder] && len(stopped) < atOnce {
 			stopped[holder] = true
-			if err := idle[holder].signal(syscall.SIGSTOP); err != nil {
+			if err := idle[holder].Signal(syscall.SIGSTOP); err != nil {
 				return err
 			}
 		}
@@ -47,11 +48,11 @@ func frozen(ctx context.Context, s *stage, res *result) error {
 		}
 	}
 	// Not an error: how many go on is the question.
-	_ = waitFor(ctx, patience, "the runs to go on elsewhere", func() bool {
+	_ = cluster.WaitFor(ctx, patience, "the runs to go on elsewhere", func() bool {
 		return s.seen.having(taken, func(h contracts.Head) bool { return h.Epoch > 1 }) == len(taken)
 	})
 	for id := range stopped {
-		if err := idle[id].signal(syscall.SIGCONT); err != nil {
+		if err := idle[id].Signal(syscall.SIGCONT); err != nil {
 			return err
 		}
 	}

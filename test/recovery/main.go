@@ -22,10 +22,17 @@ import (
 	"syscall"
 	"time"
 
-	"longhaul/pkg/jsutil"
+	"longhaul/test/cluster"
 )
 
 func main() {
+	if is, err := cluster.ServeBroker(); is {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "recovery:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ok, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "recovery:", err)
@@ -47,22 +54,15 @@ type options struct {
 
 func run() (ok bool, err error) {
 	var o options
-	var brokerDir string
-	var brokerPort int
 	flag.StringVar(&o.binary, "longhaul", "bin/longhaul", "the binary whose services are broken")
 	flag.StringVar(&o.only, "only", "", "the parts to run, such as 1,3 (default all)")
 	flag.IntVar(&o.tries, "tries", 50, "tries of the parts that repeat one thing (1, 2), runs of those that break many at once (3)")
 	flag.BoolVar(&o.short, "short", false, "few tries, small numbers and bounds with slack: for a test")
 	flag.BoolVar(&o.json, "json", false, "print JSON in place of the table")
 	flag.BoolVar(&o.keep, "keep", false, "keep the processes' logs and the broker's files, and say where they are")
-	flag.StringVar(&brokerDir, "broker", "", "be the broker, with this directory (the program starts itself so)")
-	flag.IntVar(&brokerPort, "port", 0, "the broker's port; 0 is any")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if brokerDir != "" {
-		return true, beBroker(ctx, brokerDir, brokerPort)
-	}
 	chosen, err := choose(o.only)
 	if err != nil {
 		return false, err
@@ -153,16 +153,4 @@ func (p part) measure(ctx context.Context, o options) *result {
 		s.remove()
 	}
 	return res
-}
-
-// beBroker runs a broker until ctx ends; its URL is the first line on stdout.
-func beBroker(ctx context.Context, dir string, port int) error {
-	e, err := jsutil.StartEmbedded(jsutil.EmbeddedConfig{Dir: dir, Port: port, Logger: stderrLogger()})
-	if err != nil {
-		return err
-	}
-	defer e.Shutdown()
-	fmt.Println(e.URL())
-	<-ctx.Done()
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // noise is what the machine does to everybody: how long the broker takes for a
@@ -28,7 +29,7 @@ const noisePause = 20 * time.Millisecond
 // measure asks until ctx ends.
 func (n *noise) measure(ctx context.Context, s *stage) {
 	nobody := contracts.NewRunID()
-	for sleep(ctx, noisePause) == nil {
+	for cluster.Sleep(ctx, noisePause) == nil {
 		asked := time.Now()
 		_, _ = s.client.Head(ctx, nobody) // there is none; that it was looked for is enough
 		took := time.Since(asked)

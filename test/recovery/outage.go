@@ -9,6 +9,7 @@ import (
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/test/cluster"
 )
 
 // outage kills the broker while runs execute, and starts it again after a
@@ -66,7 +67,7 @@ func steady(ctx context.Context, run *agent.Run, steps int) (agent.Result, error
 		return agent.Result{}, err
 	}
 	for at.I < steps {
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := cluster.Sleep(ctx, 200*time.Millisecond); err != nil {
 			return agent.Result{}, err
 		}
 		at.I++
@@ -87,26 +88,22 @@ func (s *stage) breakBroker(ctx context.Context, k outageKind, n *notes, runs, s
 	if err != nil {
 		return err
 	}
-	if err := waitFor(ctx, upTime, "every run to be executed", func() bool {
+	if err := cluster.WaitFor(ctx, upTime, "every run to be executed", func() bool {
 		_, begun := n.executions(ids)
 		return begun == runs && s.seen.having(ids, func(h contracts.Head) bool { return h.Epoch == 1 }) == runs
 	}); err != nil {
 		return err
 	}
 	// No pause: what the broker has delivered a moment ago it forgets.
-	port, err := s.port()
-	if err != nil {
-		return err
-	}
 	killed := time.Now()
-	if err := s.broker.kill(); err != nil {
+	if err := s.broker.Kill(); err != nil {
 		return err
 	}
-	if err := sleep(ctx, k.away); err != nil {
+	if err := cluster.Sleep(ctx, k.away); err != nil {
 		return err
 	}
 	begun := time.Now()
-	if err := s.startBroker(port); err != nil {
+	if err := s.startBroker(); err != nil {
 		return fmt.Errorf("start the broker again: %w", err)
 	}
 	up := time.Now()

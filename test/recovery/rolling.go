@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // rolling restarts all workers, one after another, while runs keep coming:
@@ -64,13 +65,13 @@ func (s *stage) roll(ctx context.Context, l load, prefix string, n int, res *res
 	begun := time.Now()
 	var drains []time.Duration
 	fresh := names(prefix+"-new", n)
-	current := map[string]*process{}
+	current := map[string]*cluster.Process{}
 	for i, id := range names(prefix+"-old", n) {
-		if err := sleep(ctx, time.Until(begun.Add(time.Duration(i+1)*l.lasts/time.Duration(n+2)))); err != nil {
+		if err := cluster.Sleep(ctx, time.Until(begun.Add(time.Duration(i+1)*l.lasts/time.Duration(n+2)))); err != nil {
 			return err
 		}
 		told := time.Now()
-		if err := old[id].terminate(time.Minute); err != nil {
+		if err := old[id].Terminate(time.Minute); err != nil {
 			return err
 		}
 		drains = append(drains, time.Since(told))
@@ -80,7 +81,7 @@ func (s *stage) roll(ctx context.Context, l load, prefix string, n int, res *res
 		}
 		current[fresh[i]] = started[fresh[i]]
 	}
-	if err := sleep(ctx, time.Until(begun.Add(l.lasts))); err != nil {
+	if err := cluster.Sleep(ctx, time.Until(begun.Add(l.lasts))); err != nil {
 		return err
 	}
 	enough()
@@ -93,7 +94,7 @@ func (s *stage) roll(ctx context.Context, l load, prefix string, n int, res *res
 	}
 	s.judgeRolling(out.ids, l, drains, res)
 	for _, p := range current {
-		if err := p.terminate(time.Minute); err != nil {
+		if err := p.Terminate(time.Minute); err != nil {
 			return err
 		}
 	}
@@ -106,7 +107,7 @@ func (s *stage) submitSteadily(ctx, loading context.Context, l load) ([]string, 
 	begun := time.Now()
 	for {
 		due := begun.Add(time.Duration(len(ids)) * time.Second / time.Duration(l.perSecond))
-		if err := sleep(loading, time.Until(due)); err != nil {
+		if err := cluster.Sleep(loading, time.Until(due)); err != nil {
 			if ctx.Err() == nil && errors.Is(err, context.Canceled) {
 				err = nil // enough
 			}

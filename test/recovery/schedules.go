@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // schedules measures runs that are to start later: how late they are begun,
@@ -51,7 +52,7 @@ func schedules(ctx context.Context, s *stage, o options, res *result) error {
 	if err != nil {
 		return err
 	}
-	if err := waitFor(ctx, 10*time.Minute, fmt.Sprintf("%d runs to be scheduled", waiting), func() bool {
+	if err := cluster.WaitFor(ctx, 10*time.Minute, fmt.Sprintf("%d runs to be scheduled", waiting), func() bool {
 		return s.seen.count(contracts.TypeScheduled) >= before+waiting
 	}); err != nil {
 		return err
@@ -65,11 +66,11 @@ func schedules(ctx context.Context, s *stage, o options, res *result) error {
 	res.shown("fresh runs per second, none waiting", median(during.other))
 	res.shown("fresh runs per second beside those that wait", median(during.crowded))
 	res.atLeast("ratio, median of the rounds", median(during.ratios), ratio)
-	with, err := s.broker.resident()
+	with, err := resident(s.broker.Process)
 	if err != nil {
 		return err
 	}
-	without, err := other.broker.resident()
+	without, err := resident(other.broker.Process)
 	if err != nil {
 		return err
 	}
@@ -126,31 +127,27 @@ func (s *stage) punctual(ctx context.Context, n int, after, span time.Duration, 
 
 // loseBrokerAndDispatcher kills both, and starts both again.
 func (s *stage) loseBrokerAndDispatcher(ctx context.Context) error {
-	port, err := s.port()
-	if err != nil {
-		return err
-	}
-	for _, p := range append(s.others[:1:1], s.broker) { // the dispatcher was started first
-		if err := p.kill(); err != nil {
+	for _, p := range append(s.others[:1:1], s.broker.Process) { // the dispatcher was started first
+		if err := p.Kill(); err != nil {
 			return err
 		}
 	}
-	if err := s.startBroker(port); err != nil {
+	if err := s.startBroker(); err != nil {
 		return fmt.Errorf("start the broker again: %w", err)
 	}
-	_, err = s.start("dispatcher-2", "dispatcher")
+	_, err := s.start("dispatcher-2", "dispatcher")
 	return err
 }
 
 // resident is the process's resident memory in KiB.
-func (p *process) resident() (kib float64, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+func resident(p *cluster.Process) (kib float64, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
-		return 0, fmt.Errorf("memory of %s: %w", p.name, err)
+		return 0, fmt.Errorf("memory of %s: %w", p.Name, err)
 	}
 	_, rest, _ := strings.Cut(string(status), "VmRSS:")
 	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		return 0, fmt.Errorf("memory of %s: %w", p.name, err)
+		return 0, fmt.Errorf("memory of %s: %w", p.Name, err)
 	}
 	return kib, nil
 }

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,6 +15,7 @@ import (
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/test/cluster"
 )
 
 const (
@@ -28,9 +24,6 @@ const (
 	// young is the age up to which a connection is not believed when it hears of
 	// no holder (DESIGN "Ask before taking over"), and a little more.
 	young = 11 * time.Second
-	// poll is the pause between two looks at a condition. Times are taken when
-	// events come, not when the condition is seen to hold.
-	poll = 5 * time.Millisecond
 )
 
 // stage is one system under test: a broker, a dispatcher, a statekeeper and
@@ -40,8 +33,9 @@ type stage struct {
 	binary string
 	level  string // of the services' logs
 	url    string
-	broker *process
-	others []*process // in the order of their start, the workers among them
+	port   int
+	broker *cluster.Broker
+	others []*cluster.Process // in the order of their start, the workers among them
 	nc     *nats.Conn
 	client *client.Client
 	seen   *ledger
@@ -59,7 +53,7 @@ func newStage(ctx context.Context, binary, level string) (*stage, error) {
 	if s.dir, err = os.MkdirTemp("", "longhaul-recovery-"); err != nil {
 		return s, err
 	}
-	if err := s.startBroker(0); err != nil {
+	if err := s.startBroker(); err != nil {
 		return s, fmt.Errorf("start the broker: %w", err)
 	}
 	if s.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: s.url, Name: "recovery", Retry: true}); err != nil {
@@ -79,37 +73,23 @@ func newStage(ctx context.Context, binary, level string) (*stage, error) {
 	return s, s.watch(ctx)
 }
 
-// startBroker starts the broker, at the same port as before if it is not 0.
-func (s *stage) startBroker(port int) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+// startBroker starts the broker, at the same port as before.
+func (s *stage) startBroker() (err error) {
+	if s.port == 0 {
+		if s.port, err = cluster.FreePort(); err != nil {
+			return err
+		}
 	}
-	cmd := exec.Command(self, "-broker", filepath.Join(s.dir, "broker"), "-port", fmt.Sprint(port))
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+	s.broker, err = cluster.StartBroker(cluster.BrokerConfig{Dir: filepath.Join(s.dir, "broker"), Port: s.port}, s.dir)
+	if err == nil {
+		s.url = s.broker.URL
 	}
-	if s.broker, err = startProcess(cmd, "broker", s.dir); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	s.url = strings.TrimSpace(line)
 	return err
 }
 
-// port is the broker's.
-func (s *stage) port() (port int, err error) {
-	u, err := url.Parse(s.url)
-	if err == nil {
-		_, err = fmt.Sscan(u.Port(), &port)
-	}
-	return port, err
-}
-
 // start starts the binary with the broker's address.
-func (s *stage) start(name string, args ...string) (*process, error) {
-	p, err := startProcess(exec.Command(s.binary, append(args, "--nats", s.url, "--log-level", s.level)...), name, s.dir)
+func (s *stage) start(name string, args ...string) (*cluster.Process, error) {
+	p, err := cluster.StartProcess(exec.Command(s.binary, append(args, "--nats", s.url, "--log-level", s.level)...), name, s.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +99,8 @@ func (s *stage) start(name string, args ...string) (*process, error) {
 
 // startWorkers starts worker processes, named by their ids, and returns when
 // each answers to its name.
-func (s *stage) startWorkers(ctx context.Context, ids []string, args ...string) (map[string]*process, error) {
-	workers := map[string]*process{}
+func (s *stage) startWorkers(ctx context.Context, ids []string, args ...string) (map[string]*cluster.Process, error) {
+	workers := map[string]*cluster.Process{}
 	for _, id := range ids {
 		p, err := s.start(id, append([]string{"worker", "--worker-id", id}, args...)...)
 		if err != nil {
@@ -150,7 +130,7 @@ func (s *stage) awaitWorker(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return waitFor(ctx, upTime, "worker "+id+" to answer", func() bool {
+	return cluster.WaitFor(ctx, upTime, "worker "+id+" to answer", func() bool {
 		_, err := s.nc.Request(contracts.WorkerSubject(id), ping, 200*time.Millisecond)
 		return err == nil
 	})
@@ -161,7 +141,7 @@ func (s *stage) watch(ctx context.Context) error {
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stopWatching = stop
 	// The stream is there when a service has made it.
-	if err := waitFor(ctx, upTime, "the run log", func() bool {
+	if err := cluster.WaitFor(ctx, upTime, "the run log", func() bool {
 		_, err := s.client.Head(ctx, contracts.NewRunID())
 		return errors.Is(err, client.ErrNotFound)
 	}); err != nil {
@@ -179,7 +159,7 @@ func (s *stage) watch(ctx context.Context) error {
 	// Following begins at a moment of its own; what is submitted before would
 	// be missed. Submissions that nobody can execute show when that is past.
 	var err error
-	return errors.Join(waitFor(ctx, upTime, "the first event to be seen", func() bool {
+	return errors.Join(cluster.WaitFor(ctx, upTime, "the first event to be seen", func() bool {
 		_, err = s.client.Submit(ctx, contracts.Submission{AgentKey: "nobody"})
 		return s.seen.count(contracts.TypeRejected) > 0
 	}), err)
@@ -211,7 +191,7 @@ func (s *stage) submitAll(ctx context.Context, n int, kind contracts.Submission)
 
 // awaitEnd waits until all of the runs have ended.
 func (s *stage) awaitEnd(ctx context.Context, patience time.Duration, ids []string) error {
-	err := waitFor(ctx, patience, fmt.Sprintf("the end of %d runs", len(ids)), func() bool { return s.seen.ended(ids) == len(ids) })
+	err := cluster.WaitFor(ctx, patience, fmt.Sprintf("the end of %d runs", len(ids)), func() bool { return s.seen.ended(ids) == len(ids) })
 	if err == nil {
 		return nil
 	}
@@ -227,10 +207,8 @@ func (s *stage) awaitEnd(ctx context.Context, patience time.Duration, ids []stri
 // stop ends the processes, the broker last.
 func (s *stage) stop() {
 	for i := len(s.others) - 1; i >= 0; i-- {
-		// One may be stopped by a signal, and most are gone; their exit codes say nothing here.
-		_ = s.others[i].cmd.Process.Signal(syscall.SIGCONT)
-		_ = s.others[i].cmd.Process.Signal(syscall.SIGKILL)
-		_ = s.others[i].wait()
+		// Most are gone.
+		_ = s.others[i].Kill()
 	}
 	if s.stopWatching != nil {
 		s.stopWatching()
@@ -240,39 +218,9 @@ func (s *stage) stop() {
 		s.nc.Close()
 	}
 	if s.broker != nil {
-		_ = s.broker.terminate(upTime)
+		_ = s.broker.Terminate(upTime)
 	}
 }
 
 // remove removes what the processes stored and logged.
 func (s *stage) remove() { _ = os.RemoveAll(s.dir) }
-
-// waitFor polls until ok, and says what it waited for if that never comes.
-func waitFor(ctx context.Context, patience time.Duration, what string, ok func() bool) error {
-	begun := time.Now()
-	for !ok() {
-		if time.Since(begun) > patience {
-			return fmt.Errorf("waited %s in vain for %s", patience, what)
-		}
-		if err := sleep(ctx, poll); err != nil {
-			return fmt.Errorf("wait for %s: %w", what, err)
-		}
-	}
-	return nil
-}
-
-// sleep returns an error if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func stderrLogger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/test/cluster"
 )
 
 // takeover kills workers in the midst of a run, one at a time. What counts is
@@ -55,7 +56,7 @@ func (t *takeovers) byOld(ctx context.Context, s *stage, tries int, res *result)
 		if err != nil {
 			return err
 		}
-		if err := sleep(ctx, young); err != nil {
+		if err := cluster.Sleep(ctx, young); err != nil {
 			return err
 		}
 		for range n {
@@ -68,7 +69,7 @@ func (t *takeovers) byOld(ctx context.Context, s *stage, tries int, res *result)
 			}
 		}
 		for _, p := range workers {
-			if err := p.terminate(upTime); err != nil {
+			if err := p.Terminate(upTime); err != nil {
 				return err
 			}
 		}
@@ -108,14 +109,14 @@ func (s *stage) begin(ctx context.Context, n int) (string, error) {
 		return "", err
 	}
 	until := 1 + rand.N(n/3)
-	return id, waitFor(ctx, upTime, "the run to be under way", func() bool {
+	return id, cluster.WaitFor(ctx, upTime, "the run to be under way", func() bool {
 		at := s.seen.head(id).Checkpoint
 		return at != nil && at.N >= uint64(until)
 	})
 }
 
 // killHolder kills the worker that has the run and waits for the run's end elsewhere.
-func (t *takeovers) killHolder(ctx context.Context, s *stage, id string, n int, workers map[string]*process, res *result) error {
+func (t *takeovers) killHolder(ctx context.Context, s *stage, id string, n int, workers map[string]*cluster.Process, res *result) error {
 	holder := s.seen.head(id).WorkerID
 	p := workers[holder]
 	if p == nil {
@@ -123,7 +124,7 @@ func (t *takeovers) killHolder(ctx context.Context, s *stage, id string, n int, 
 	}
 	delete(workers, holder)
 	killed := time.Now()
-	if err := p.kill(); err != nil {
+	if err := p.Kill(); err != nil {
 		return err
 	}
 	if err := s.awaitEnd(ctx, time.Minute, []string{id}); err != nil {
