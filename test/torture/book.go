@@ -14,18 +14,18 @@ import (
 // something to aim at. It judges nothing: that is the checker's, by the dump.
 type book struct {
 	mu   sync.Mutex
-	runs map[string]*known
+	runs map[string]*entry
 	ids  []string // in the order of their first event
 	live int
 }
 
-// known is one run.
-type known struct {
+// entry is one run.
+type entry struct {
 	head  contracts.Head
 	token string // of its newest lease
 }
 
-func newBook() *book { return &book{runs: map[string]*known{}} }
+func newBook() *book { return &book{runs: map[string]*entry{}} }
 
 // follow writes down every event until ctx ends.
 func (b *book) follow(ctx context.Context, c *client.Client) {
@@ -45,7 +45,7 @@ func (b *book) add(e contracts.Event) {
 	defer b.mu.Unlock()
 	r := b.runs[e.RunID]
 	if r == nil {
-		r = &known{}
+		r = &entry{}
 		b.runs[e.RunID] = r
 		b.ids = append(b.ids, e.RunID)
 	}
@@ -94,7 +94,7 @@ func (b *book) any(rng *rand.Rand, ok func(contracts.Head) bool) (contracts.Head
 	const newest = 400 // looked at: more would cost as much as the runs themselves
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var fit []*known
+	var fit []*entry
 	for _, id := range b.ids[max(0, len(b.ids)-newest):] {
 		if r := b.runs[id]; ok(r.head) {
 			fit = append(fit, r)
@@ -109,6 +109,12 @@ func (b *book) any(rng *rand.Rand, ok func(contracts.Head) bool) (contracts.Head
 
 // alive suits a run that has not ended.
 func alive(h contracts.Head) bool { return !h.Status.Terminal() }
+
+// anyRun suits every run.
+func anyRun(contracts.Head) bool { return true }
+
+// begun suits a run that a worker has ever begun.
+func begun(h contracts.Head) bool { return h.Epoch > 0 }
 
 // heldRun suits a run that a worker holds.
 func heldRun(h contracts.Head) bool { return h.Status.Held() }

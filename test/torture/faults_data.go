@@ -26,15 +26,37 @@ func dataFaults() []fault {
 
 var errNoTarget = errors.New("no run is at hand")
 
+// What a run can lose. A run that loses both, its work and the record by which
+// a sweeper would miss it, waits for an audit, up to ten minutes: that is
+// stated, and longer than anybody waits here. So each run loses one kind alone.
+const (
+	losesWork   = "work"
+	losesRecord = "record"
+)
+
+// run returns one by chance that suits and may lose something of this kind,
+// and notes that it does.
+func (h *harm) run(loses string, suits func(contracts.Head) bool) (head contracts.Head, token string, err error) {
+	head, token, ok := h.s.book.any(h.rng, func(r contracts.Head) bool {
+		has, any := h.s.losses.Load(r.RunID)
+		return suits(r) && (!any || has == loses)
+	})
+	if !ok {
+		return head, token, errNoTarget
+	}
+	h.s.losses.Store(head.RunID, loses)
+	return head, token, nil
+}
+
 // forgedAck answers a lease that is somebody else's, or was somebody's once.
 func forgedAck(_ context.Context, h *harm) error {
 	suits := heldRun
 	if h.rng.IntN(3) == 0 {
-		suits = func(h contracts.Head) bool { return h.Epoch > 0 }
+		suits = begun
 	}
-	head, token, ok := h.s.book.any(h.rng, suits)
-	if !ok || token == "" {
-		return errNoTarget
+	head, token, err := h.run(losesWork, suits)
+	if err != nil {
+		return err
 	}
 	answers := []string{"+ACK", "-NAK", "+TERM", "+WPI", `-NAK {"delay":2000000000}`}
 	answer := answers[h.rng.IntN(len(answers))]
@@ -45,11 +67,11 @@ func forgedAck(_ context.Context, h *harm) error {
 // deleting takes away what a live run waits with, or is held by.
 func deleting(stream string, how func(h *harm, ctx context.Context, stream, subject, run string) error) func(context.Context, *harm) error {
 	return func(ctx context.Context, h *harm) error {
-		head, _, ok := h.s.book.any(h.rng, func(h contracts.Head) bool {
+		head, _, err := h.run(losesWork, func(h contracts.Head) bool {
 			return alive(h) && (h.Status == contracts.StatusScheduled) == (stream == contracts.StreamSchedule)
 		})
-		if !ok {
-			return errNoTarget
+		if err != nil {
+			return err
 		}
 		subject := contracts.ScheduleAtSubject(head.RunID)
 		if stream == contracts.StreamWork {
@@ -60,24 +82,24 @@ func deleting(stream string, how func(h *harm, ctx context.Context, stream, subj
 }
 
 func deleteStatus(ctx context.Context, h *harm) error {
-	head, _, ok := h.s.book.any(h.rng, func(contracts.Head) bool { return true })
-	if !ok {
-		return errNoTarget
+	head, _, err := h.run(losesRecord, anyRun)
+	if err != nil {
+		return err
 	}
 	return h.purge(ctx, contracts.StreamRuns, contracts.KVSubject(contracts.BucketRuns, contracts.StatusKey(head.RunID)), head.RunID)
 }
 
 func corruptStatus(ctx context.Context, h *harm) error {
-	head, _, ok := h.s.book.any(h.rng, func(contracts.Head) bool { return true })
-	if !ok {
-		return errNoTarget
+	head, _, err := h.run(losesRecord, anyRun)
+	if err != nil {
+		return err
 	}
 	values := []string{"", "garbage", `{"run_id":"` + head.RunID + `","status":"running"}`, "[]"}
 	subject := contracts.KVSubject(contracts.BucketRuns, contracts.StatusKey(head.RunID))
 	h.info(h.name, subject, 0, head.RunID)
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	_, err := h.s.js.Publish(ctx, subject, []byte(values[h.rng.IntN(len(values))]))
+	_, err = h.s.js.Publish(ctx, subject, []byte(values[h.rng.IntN(len(values))]))
 	return err
 }
 

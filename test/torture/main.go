@@ -6,7 +6,8 @@
 // nemesis, both made from one seed, go on beside one another for a while; then
 // everything is healed, all runs must end within a stated time, and what stands
 // in the broker is dumped and judged against what everybody wrote down (package
-// check). The exit code is 1 if a guarantee is broken.
+// check). The exit code is 1 if a guarantee is broken, 2 if that could not be
+// found out.
 //
 // The seed fixes what is asked for and what is broken when, not how the
 // processes' steps fall between one another: to run a seed again is to try
@@ -59,11 +60,14 @@ func beOther() (is bool, err error) {
 	return false, nil
 }
 
+// exit ends the program: 0 if all held, 1 if a guarantee is broken, 2 if that
+// could not be found out.
 func exit(ok bool, err error) {
-	if err != nil {
+	switch {
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "torture:", err)
-	}
-	if err != nil || !ok {
+		os.Exit(2)
+	case !ok:
 		os.Exit(1)
 	}
 	os.Exit(0)

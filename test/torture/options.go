@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -20,7 +21,8 @@ type options struct {
 	duration time.Duration
 	brokers  int
 	faults   []string // names
-	sabotage string
+	sabotage string   // what the services are to be without
+	built    bool     // they are built so already: the environment says what is taken out
 	profile  string
 	keep     bool
 	binary   string
@@ -47,6 +49,13 @@ func parseOptions(args []string) (o options, err error) {
 	set.StringVar(&o.judge, "judge", "", "judge once more what was written into this directory, which -keep and a violation leave behind")
 	set.StringVar(&o.binary, "longhaul", "bin/longhaul", "the binary whose services are tortured")
 	if err := set.Parse(args); err != nil {
+		return o, err
+	}
+	// The harness itself keeps its guarantees, or it would see nothing.
+	if without := os.Getenv(sabotage.Env); without != "" && o.sabotage == "" {
+		o.sabotage, o.built = without, true
+	}
+	if err := os.Unsetenv(sabotage.Env); err != nil {
 		return o, err
 	}
 	var faults []error

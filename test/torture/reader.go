@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"longhaul/pkg/client"
-	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 	"longhaul/test/cluster"
@@ -88,7 +87,7 @@ func (r *reader) run(ctx context.Context) error {
 	run, from := "", uint64(1)
 	for ctx.Err() == nil {
 		if run == "" {
-			head, _, ok := r.book.any(r.rng, func(contracts.Head) bool { return true })
+			head, _, ok := r.book.any(r.rng, anyRun)
 			if !ok {
 				if cluster.Sleep(ctx, 50*time.Millisecond) != nil {
 					return nil

@@ -40,6 +40,7 @@ type system struct {
 	js      jetstream.JetStream
 	client  *client.Client
 	book    *book
+	losses  sync.Map // by run, what it has lost: see faults_data.go
 	clients []*submitter
 	say     func(format string, args ...any)
 
@@ -90,6 +91,8 @@ func (s *system) build(ctx context.Context) (err error) {
 	var flags []string
 	if s.o.sabotage != "" {
 		flags = []string{"-tags", "sabotage"}
+	}
+	if s.o.sabotage != "" && !s.o.built {
 		s.say("building without %s", s.o.sabotage)
 		if s.self, err = buildWith(ctx, s.dir, programTorture, flags...); err != nil {
 			return err
