@@ -127,7 +127,7 @@ func (p *performance) durably(ctx context.Context) error {
 			if err := cluster.Sleep(ctx, time.Duration(p.act.PauseMS)*time.Millisecond); err != nil {
 				return saved{}, err
 			}
-			p.noteText("durable "+name, history.KindStep, history.OpInfo, history.Exec{Step: n})
+			p.noteText(history.Durable(name), history.KindStep, history.OpInfo, history.Exec{Step: n})
 			return p.stamp(n), nil
 		})
 		if err == nil {

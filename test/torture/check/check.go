@@ -19,6 +19,7 @@ func Check(in Input) Report {
 		checkSequence(j, r)
 		s.checkReaders(j, r)
 		checkResume(j, r, steps)
+		checkRemembered(j, r, steps)
 		s.checkCharges(j, r, steps)
 		s.checkTimes(j, r, steps)
 		s.checkMovers(j, r, steps)

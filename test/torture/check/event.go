@@ -59,6 +59,7 @@ type body struct {
 	LeaseToken  string          `json:"lease_token"`  // run.started
 	RetryAt     time.Time       `json:"retry_at"`     // run.retrying
 	WakeAt      time.Time       `json:"wake_at"`      // run.sleeping
+	Name        string          `json:"name"`         // step.completed
 	StampedHere *history.Stamp  `json:"stamp"`        // an agent's own
 	State       json.RawMessage `json:"state"`        // state.checkpoint
 	FinalOutput json.RawMessage `json:"final_output"` // run.succeeded

@@ -1,6 +1,9 @@
 package history
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Kind is what sort of thing an entry tells of.
 type Kind string
@@ -22,7 +25,8 @@ const (
 	// worker has no end.
 	KindExec Kind = "exec"
 	// KindStep: info, written by an agent when it has done step Entry.Exec.Step,
-	// before the checkpoint that covers it. Entry.Exec tells the execution.
+	// before the checkpoint that covers it. Entry.Exec tells the execution. That of
+	// a durable step has the text that Durable makes.
 	KindStep Kind = "step"
 	// KindCheckpoint: invoke, then ok (the log is said to hold it), fail or
 	// unknown: an agent's checkpoint. Entry.Exec, with its Stamp.
@@ -171,6 +175,22 @@ type Exec struct {
 	Deaf bool `json:"deaf,omitempty"`
 	// PID is the worker's process.
 	PID int `json:"pid,omitempty"`
+}
+
+// durable begins the text of a durable step's entry; the step's name follows.
+const durable = "durable "
+
+// Durable is the text of a durable step's entry.
+func Durable(name string) string { return durable + name }
+
+// DurableStep is the name of the durable step that an entry tells of, "" if it
+// tells of none.
+func DurableStep(e Entry) string {
+	name, is := strings.CutPrefix(e.Text, durable)
+	if !is {
+		return ""
+	}
+	return name
 }
 
 // Outcome is how an execution ended, as far as the agent can tell.
