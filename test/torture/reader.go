@@ -107,6 +107,9 @@ func (r *reader) run(ctx context.Context) error {
 		if ended || r.rng.IntN(4) == 0 {
 			run = ""
 		}
+		if cluster.Sleep(ctx, time.Duration(r.rng.IntN(100))*time.Millisecond) != nil {
+			return nil // else a run that has ended is read without end
+		}
 	}
 	return nil
 }
