@@ -57,7 +57,8 @@ func NewTool[A, R any](name, description string, do func(ctx context.Context, ar
 
 // Tools is a set of tools. It does not change, and may be used by several goroutines.
 type Tools struct {
-	tools []tool // by name
+	tools   []tool // by name
+	durable bool   // see Durable
 }
 
 type tool struct {
@@ -105,7 +106,7 @@ func isToolName(s string) bool {
 // Allow returns the tools of these names alone: an agent's allow-list. A name
 // that there is no tool of is an error.
 func (t *Tools) Allow(names ...string) (*Tools, error) {
-	allowed := &Tools{}
+	allowed := &Tools{durable: t.durable}
 	for _, name := range names {
 		one := t.find(name)
 		if one == nil {
@@ -118,6 +119,10 @@ func (t *Tools) Allow(names ...string) (*Tools, error) {
 	slices.SortFunc(allowed.tools, func(a, b tool) int { return cmp.Compare(a.Name, b.Name) })
 	return allowed, nil
 }
+
+// Durable returns the same tools, each call of which is a step, as if all had
+// SideEffects: whatever was answered, a refusal too, is not asked again.
+func (t *Tools) Durable() *Tools { return &Tools{tools: t.tools, durable: true} }
 
 func (t *Tools) find(name string) *tool {
 	for i := range t.tools {
@@ -183,11 +188,15 @@ func (t *Tools) Call(ctx context.Context, run *Run, call contracts.ToolCall) (co
 	}
 	var a answer
 	var err error
-	if refusal == "" && one.SideEffects {
+	if t.durable || refusal == "" && one.SideEffects {
 		if call.ID == "" {
 			return fail(Permanent(errors.New("the call has no id to remember it by")))
 		}
-		a, err = Step(ctx, run, "tool:"+one.Name+":"+call.ID, observed)
+		name := call.Function.Name
+		if !isToolName(name) {
+			name = "?" // whatever the model has called it
+		}
+		a, err = Step(ctx, run, "tool:"+name+":"+call.ID, observed)
 	} else {
 		a, err = observed(ctx)
 	}

@@ -1,0 +1,152 @@
+package chat
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"unicode"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/builtin/internal/remote"
+	"longhaul/pkg/contracts"
+)
+
+// The types of errors of a chat agent, besides those of any call of a service.
+const (
+	// TypeNoMessages: the input has no message to answer.
+	TypeNoMessages = "NoMessages"
+	// TypeTooManyTurns: the model wants to go on beyond the most turns.
+	TypeTooManyTurns = "TooManyTurns"
+	// TypeTruncated: the answer ended where max_tokens, or the model's own bound, cut it off.
+	TypeTruncated = "AnswerTruncated"
+	// TypeFiltered: the endpoint held the answer back for its content.
+	TypeFiltered = "ContentFiltered"
+)
+
+// chat is the agent. It holds no state of a run.
+type chat struct {
+	cfg  Config
+	http *http.Client
+}
+
+// run is one attempt: the whole conversation anew, of which each turn that the
+// log has is remembered, not made.
+func (c *chat) run(ctx context.Context, run *agent.Run) (agent.Result, error) {
+	params, err := c.cfg.params(run)
+	if err != nil {
+		return agent.Result{}, err
+	}
+	if len(run.Messages) == 0 {
+		return agent.Result{}, remote.Fail(TypeNoMessages, false, "input.messages: at least one is needed")
+	}
+	talk := conversation{messages: run.Messages}
+	for n := 1; n <= *params.MaxTurns; n++ {
+		said, err := agent.Step(ctx, run, fmt.Sprintf("model:%d", n), func(ctx context.Context) (turn, error) {
+			return c.ask(ctx, run, params, talk, n)
+		})
+		if err != nil {
+			return agent.Result{}, err
+		}
+		talk.add(said.Message)
+		if len(said.Message.ToolCalls) == 0 {
+			return talk.result(said)
+		}
+		for _, call := range said.Message.ToolCalls { // in the model's order: one may rest on another
+			answer, err := c.tools().Call(ctx, run, call)
+			if err != nil {
+				return agent.Result{}, err
+			}
+			talk.add(answer)
+		}
+	}
+	return agent.Result{}, remote.Fail(TypeTooManyTurns, false, "the model has not come to an end within %d turns", *params.MaxTurns)
+}
+
+// noTools tells a model that calls tools without having any that there are none.
+var noTools = new(agent.Tools).Durable()
+
+func (c *chat) tools() *agent.Tools {
+	if c.cfg.Tools == nil {
+		return noTools
+	}
+	return c.cfg.Tools
+}
+
+// turn is one answer of the model, as it is remembered.
+type turn struct {
+	Message contracts.Message `json:"message"`
+	Finish  string            `json:"finish_reason"`
+}
+
+// conversation is what was said so far, the input included.
+type conversation struct{ messages []contracts.Message }
+
+// add appends, and leaves the input's own slice alone.
+func (t *conversation) add(m contracts.Message) {
+	t.messages = append(t.messages[:len(t.messages):len(t.messages)], m)
+}
+
+// maxCallID keeps the name of a call's step within bounds.
+const maxCallID = 50
+
+// nameCalls gives the calls of the n-th turn ids that tell them from all others
+// of the conversation: they are remembered by them, and some endpoints give
+// none, or the same ones in each turn.
+func (t *conversation) nameCalls(calls []contracts.ToolCall, n int) {
+	taken := map[string]bool{"": true}
+	for _, m := range t.messages {
+		for _, call := range m.ToolCalls {
+			taken[call.ID] = true
+		}
+	}
+	for i := range calls {
+		id := calls[i].ID
+		if taken[id] || len(id) > maxCallID || strings.ContainsFunc(id, unicode.IsControl) {
+			id = fmt.Sprintf("call_%d_%d", n, i+1)
+			for taken[id] {
+				id += "x"
+			}
+		}
+		calls[i].ID, taken[id] = id, true
+	}
+}
+
+// maxFinalMessages bounds the final messages, encoded: with the final output
+// they are one event.
+const maxFinalMessages = 400 << 10
+
+// result is what the run comes to with the model's last words.
+func (t *conversation) result(last turn) (agent.Result, error) {
+	switch last.Finish {
+	case "length":
+		return agent.Result{}, remote.Fail(TypeTruncated, false, "the answer was cut off at its longest: raise max_tokens, or ask for less")
+	case "content_filter":
+		return agent.Result{}, remote.Fail(TypeFiltered, false, "the endpoint has held the answer back for its content")
+	}
+	return agent.Result{FinalOutput: last.Message.Text(), FinalMessages: t.final()}, nil
+}
+
+// final is the whole conversation, with answers of tools cut short if it is too
+// large, and if that does not do, its last message alone. All is in the log.
+func (t *conversation) final() []contracts.Message {
+	if fits(t.messages) {
+		return t.messages
+	}
+	short := make([]contracts.Message, len(t.messages))
+	for i, m := range t.messages {
+		if m.Role == contracts.RoleTool {
+			m.Content = contracts.Text(m.Role, contracts.Shorten(m.Text(), 1<<10)).Content
+		}
+		short[i] = m
+	}
+	if fits(short) {
+		return short
+	}
+	return t.messages[len(t.messages)-1:]
+}
+
+func fits(messages []contracts.Message) bool {
+	raw, err := contracts.Encode(messages)
+	return err == nil && len(raw) <= maxFinalMessages
+}
