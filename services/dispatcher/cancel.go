@@ -103,7 +103,14 @@ func (d *Dispatcher) awaitSubmit(ctx context.Context, m *jsutil.Delivery, runID 
 	if m.Delivered <= submitWaits {
 		return notYet{delay: backoff(m.Delivered, submitWait), reason: "run has no log"}
 	}
-	oldest, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamInbox, jsutil.GetRequest{Seq: 1, NextFor: contracts.SubjectSubmit})
+	// What lies below the floor is done with, though a broker whose disk was full
+	// may show it again.
+	queue, err := d.js.Consumer(ctx, contracts.StreamInbox, contracts.ConsumerSubmit)
+	if err != nil {
+		return translate("look at the submissions", err)
+	}
+	oldest, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamInbox,
+		jsutil.GetRequest{Seq: queue.CachedInfo().AckFloor.Stream + 1, NextFor: contracts.SubjectSubmit})
 	switch {
 	case err == nil && oldest.Sequence < m.Sequence:
 		return notYet{delay: submitWait, reason: "older submissions are in the inbox"}
