@@ -1,11 +1,16 @@
 package builtin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"longhaul/pkg/agent"
@@ -24,10 +29,23 @@ type ExecConfig struct {
 	Description string
 	// Command is the program and its arguments. No shell reads it.
 	Command []string
-	// Dir is the program's working directory; empty is the worker's.
+	// Dir is the program's working directory; empty is the worker's. A command
+	// with a slash in it is looked for from there.
 	Dir string
-	// Env is added to the worker's environment, of which LONGHAUL_* is left out.
+	// PassEnv are the variables of the worker's environment that the program
+	// gets, by name, or by the beginning of it with a * behind. Nil is all of them.
+	// LONGHAUL_* is never passed on. PlainEnv is what most programs need.
+	PassEnv []string
+	// Env is added to them, each as NAME=value.
 	Env []string
+	// Timeout is how long the program may take, within the run's own time; zero
+	// is as long as that. One that takes longer is stopped, and may be tried again.
+	Timeout time.Duration
+	// MaxOutput is how much the program may write to stdout, in bytes; zero is
+	// 64 MiB. One that writes more is stopped, for good.
+	MaxOutput int64
+	// Limits are the system's, for the program and each of its children.
+	Limits Limits
 	// Grace is how long the program has between SIGTERM and SIGKILL; zero means 5 s.
 	Grace time.Duration
 	// InputSchema is a JSON Schema of input.params, if there is one.
@@ -56,14 +74,10 @@ func Exec(cfg ExecConfig) (agent.Agent, error) {
 	if cfg.Key == "" {
 		cfg.Key = KeyExec
 	}
-	if cfg.Grace == 0 {
-		cfg.Grace = 5 * time.Second
-	}
+	cfg.Grace = cmp.Or(cfg.Grace, 5*time.Second)
+	cfg.MaxOutput = cmp.Or(cfg.MaxOutput, 64<<20)
 	if err := cfg.check(); err != nil {
 		return agent.Agent{}, err
-	}
-	if _, err := exec.LookPath(cfg.Command[0]); err != nil {
-		return agent.Agent{}, fmt.Errorf("agent %s: %w", cfg.Key, err) // now, not at its every run
 	}
 	if cfg.Description == "" {
 		cfg.Description = "runs " + cfg.Command[0]
@@ -82,9 +96,29 @@ func (cfg ExecConfig) check() error {
 	}
 	if len(cfg.Command) == 0 || cfg.Command[0] == "" {
 		faults = append(faults, contracts.Fault{Field: "command", Message: "must name a program"})
+	} else if err := cfg.find(); err != nil { // now, not at its every run
+		faults = append(faults, contracts.Fault{Field: "command", Message: err.Error()})
 	}
-	if cfg.Grace < 0 {
-		faults = append(faults, contracts.Fault{Field: "grace", Message: "must not be negative"})
+	if info, err := os.Stat(cfg.Dir); cfg.Dir != "" && (err != nil || !info.IsDir()) {
+		faults = append(faults, contracts.Fault{Field: "dir", Message: fmt.Sprintf("must be a directory, not %s", cfg.Dir)})
+	}
+	for i, kv := range cfg.Env {
+		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" {
+			faults = append(faults, contracts.Fault{Field: fmt.Sprintf("env[%d]", i), Message: "must be NAME=value"})
+		}
+	}
+	for i, name := range cfg.PassEnv {
+		if plain := strings.TrimSuffix(name, "*"); name == "" || strings.ContainsAny(plain, "*=") {
+			faults = append(faults, contracts.Fault{Field: fmt.Sprintf("pass_env[%d]", i), Message: fmt.Sprintf("must be a name, with or without a * at its end, not %q", name)})
+		}
+	}
+	for field, negative := range map[string]bool{"grace": cfg.Grace < 0, "timeout": cfg.Timeout < 0, "max_output": cfg.MaxOutput < 0} {
+		if negative {
+			faults = append(faults, contracts.Fault{Field: field, Message: "must not be negative"})
+		}
+	}
+	if err := cfg.Limits.check(); err != nil {
+		faults = append(faults, contracts.Fault{Field: "limits", Message: err.Error()})
 	}
 	if len(cfg.InputSchema) > 0 && !json.Valid(cfg.InputSchema) {
 		faults = append(faults, contracts.Fault{Field: "input_schema", Message: "must be JSON"})
@@ -93,6 +127,38 @@ func (cfg ExecConfig) check() error {
 		return fmt.Errorf("exec agent: %w", faults)
 	}
 	return nil
+}
+
+// find looks for the program.
+func (cfg ExecConfig) find() error {
+	name := cfg.Command[0]
+	if filepath.Base(name) != name && !filepath.IsAbs(name) {
+		name = filepath.Join(cfg.Dir, name)
+		if !filepath.IsAbs(name) {
+			name = "." + string(filepath.Separator) + name
+		}
+	}
+	_, err := exec.LookPath(name)
+	return err
+}
+
+// passes reports whether the program gets a variable of the worker's.
+func (cfg ExecConfig) passes(name string) bool {
+	return cfg.PassEnv == nil || slices.ContainsFunc(cfg.PassEnv, func(admitted string) bool {
+		begin, any := strings.CutSuffix(admitted, "*")
+		return name == admitted || any && strings.HasPrefix(name, begin)
+	})
+}
+
+// PlainEnv is a PassEnv for programs that need no secrets of the worker's:
+// where things are, who and where they run for, and how the network is reached.
+func PlainEnv() []string {
+	return []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "SSL_CERT_*",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+}
+
+func errTooLate(limit time.Duration) error {
+	return &ExecError{Info: contracts.ErrorInfo{Type: "ProgramTimeout", Message: fmt.Sprintf("the program took longer than %v", limit), Retriable: true}}
 }
 
 // ExecError is the error of a program that failed.

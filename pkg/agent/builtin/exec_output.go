@@ -3,8 +3,6 @@ package builtin
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,42 +12,19 @@ import (
 	"unicode/utf8"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/builtin/internal/lines"
 	"longhaul/pkg/contracts"
 )
 
-const (
-	// maxLine bounds a line that is an event; an event must fit into a message
-	// of the broker, 1 MiB by default, with its envelope.
-	maxLine = 512 << 10
-	// maxText is how much of a longer line of text goes into one delta.
-	maxText = 32 << 10
-)
-
-// The types of a line that the program's output is not emitted for.
-const (
-	lineResult     = "result"
-	lineCheckpoint = "checkpoint"
-)
-
-// outputLine is a line of stdout that is a JSON object.
-type outputLine struct {
-	Type    string          `json:"type"`
-	Payload json.RawMessage `json:"payload"`
-
-	// Beside the payload of a result.
-	FinalMessages []contracts.Message `json:"final_messages"`
-	Usage         json.RawMessage     `json:"usage"`
-	Artifacts     []json.RawMessage   `json:"artifacts"`
-}
+// maxText is how much of a longer line of text goes into one delta.
+const maxText = 32 << 10
 
 // outputReader turns a program's stdout into events. One goroutine uses it, and
 // after that has ended the one that waits for the program.
 type outputReader struct {
-	ctx    context.Context //nolint:containedctx // of the one attempt that it lives for
-	run    *agent.Run
-	result agent.Result
-	// failure is the payload of the program's last error event.
-	failure *contracts.ErrorInfo
+	sink lines.Sink
+	left int64 // bytes that may still come
+	max  int64
 }
 
 // read handles line by line until the end of r. The first error is given to
@@ -68,6 +43,9 @@ func (o *outputReader) read(r io.Reader, stop func(error)) {
 	}
 	for {
 		part, err := in.ReadSlice('\n')
+		if o.left -= int64(len(part)); o.left < 0 {
+			check(agent.Permanent(fmt.Errorf("the program wrote more than %d bytes to stdout", o.max)))
+		}
 		if !stopped {
 			var fault error
 			line, fault = o.take(line, part, errors.Is(err, bufio.ErrBufferFull))
@@ -93,8 +71,8 @@ func (o *outputReader) take(line, part []byte, more bool) ([]byte, error) {
 	line = append(line, part...)
 	isEvent := bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte("{"))
 	switch {
-	case isEvent && len(line) > maxLine:
-		return nil, agent.Permanent(fmt.Errorf("the program wrote an event of more than %d bytes in one line", maxLine))
+	case isEvent && len(line) > lines.Max:
+		return nil, agent.Permanent(fmt.Errorf("the program wrote an event of more than %d bytes in one line", lines.Max))
 	case more && isEvent:
 		return line, nil
 	case more:
@@ -123,53 +101,15 @@ func wholeRunes(b []byte) int {
 
 // line handles one line, its newline included if it had one.
 func (o *outputReader) line(raw []byte) error {
-	trimmed := bytes.TrimSpace(raw)
-	var l outputLine
-	if !bytes.HasPrefix(trimmed, []byte("{")) || json.Unmarshal(trimmed, &l) != nil || l.Type == "" {
+	l, ok := lines.Parse(raw)
+	if !ok {
 		return o.text(raw)
 	}
-	switch l.Type {
-	case lineResult:
-		o.result = agent.Result{FinalMessages: l.FinalMessages}
-		if len(l.Payload) > 0 {
-			o.result.FinalOutput = l.Payload
-		}
-		if len(l.Usage) > 0 {
-			o.result.Usage = l.Usage
-		}
-		for _, a := range l.Artifacts {
-			o.result.Artifacts = append(o.result.Artifacts, a)
-		}
-		return nil
-	case lineCheckpoint:
-		if len(l.Payload) == 0 {
-			return agent.Permanent(errors.New("the program wrote a checkpoint without a payload"))
-		}
-		return o.run.Checkpoint(o.ctx, l.Payload)
-	case string(contracts.TypeDelta):
-		var d contracts.Delta
-		if json.Unmarshal(l.Payload, &d) == nil {
-			return o.run.Delta(d.Text) // which may be merged with others, unlike an event
-		}
-	case string(contracts.TypeError):
-		info := contracts.ErrorInfo{Retriable: true}
-		if json.Unmarshal(l.Payload, &info) == nil && info.Message != "" {
-			o.failure = &info
-		}
-	}
-	if t := contracts.EventType(l.Type); !t.Valid() || t.Reserved() {
-		return agent.Permanent(fmt.Errorf("the program wrote an event of type %.80q: "+
-			"a type is dotted lower-case words, outside run.*, state.* and step.*", l.Type))
-	}
-	var payload any
-	if len(l.Payload) > 0 {
-		payload = l.Payload
-	}
-	return o.run.Emit(l.Type, payload)
+	return o.sink.Take(l)
 }
 
 func (o *outputReader) text(raw []byte) error {
-	return o.run.Delta(strings.ToValidUTF8(string(raw), "\uFFFD"))
+	return o.sink.Run.Delta(strings.ToValidUTF8(string(raw), "\uFFFD"))
 }
 
 // finish says what the attempt came to, once the program has ended with
@@ -180,7 +120,7 @@ func (o *outputReader) finish(cause, waitErr error, stderr string) (agent.Result
 		return agent.Result{}, cause
 	}
 	if waitErr == nil || errors.Is(waitErr, exec.ErrWaitDelay) { // the latter: stdin was left unread
-		return o.result, nil
+		return o.sink.Result, nil
 	}
 	var exit *exec.ExitError
 	if !errors.As(waitErr, &exit) {
@@ -190,8 +130,8 @@ func (o *outputReader) finish(cause, waitErr error, stderr string) (agent.Result
 	if stderr != "" {
 		info.Message += ": " + stderr
 	}
-	if o.failure != nil {
-		info = *o.failure
+	if o.sink.Failure != nil {
+		info = *o.sink.Failure
 		if info.Type == "" {
 			info.Type = "ExitError"
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/builtin/internal/lines"
 	"longhaul/pkg/contracts"
 )
 
@@ -44,7 +45,12 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 	// A program that breaks the protocol is stopped as if it were cancelled.
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	cmd := exec.CommandContext(ctx, cfg.Command[0], cfg.Command[1:]...)
+	if cfg.Timeout > 0 {
+		late := time.AfterFunc(cfg.Timeout, func() { stop(errTooLate(cfg.Timeout)) })
+		defer late.Stop()
+	}
+	command := cfg.Limits.wrap(cfg.Command)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.WaitDelay = cfg.Dir, env, bytes.NewReader(input), cfg.Grace
 	cmd.Cancel = func() error { return terminate(cmd.Process) }
 	ownGroup(cmd)
@@ -63,7 +69,7 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 	}
 	closeWriters()
 
-	out := &outputReader{ctx: ctx, run: run}
+	out := &outputReader{sink: lines.Sink{Ctx: ctx, Run: run}, left: cfg.MaxOutput, max: cfg.MaxOutput}
 	tail := &tailBuffer{limit: stderrTail}
 	outDone, errDone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -135,7 +141,7 @@ func (p *pipeReader) close() { _ = p.file.Close() }
 func programEnv(cfg ExecConfig, run *agent.Run) (env []string, cleanup func(), err error) {
 	for _, kv := range os.Environ() {
 		// The worker's own settings, credentials among them, are not the program's business.
-		if !strings.HasPrefix(kv, "LONGHAUL_") {
+		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "LONGHAUL_") && cfg.passes(name) {
 			env = append(env, kv)
 		}
 	}

@@ -27,11 +27,14 @@ func newExec(t *testing.T, name string) agent.Agent {
 }
 
 func TestExecConfig(t *testing.T) {
-	_, err := builtin.Exec(builtin.ExecConfig{Key: "No Key", Grace: -1, InputSchema: []byte("{")})
+	_, err := builtin.Exec(builtin.ExecConfig{
+		Key: "No Key", Grace: -1, InputSchema: []byte("{"), Dir: "/no/such/dir", Env: []string{"novalue"}, PassEnv: []string{"A*B"},
+		Timeout: -1, MaxOutput: -1, Limits: builtin.Limits{CPU: -1},
+	})
 	if err == nil {
 		t.Fatal("a configuration full of faults is taken")
 	}
-	for _, field := range []string{"key", "command", "grace", "input_schema"} {
+	for _, field := range []string{"key", "command", "grace", "input_schema", "dir", "env[0]", "pass_env[0]", "timeout", "max_output", "limits"} {
 		if !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("error %q does not name %s", err, field)
 		}

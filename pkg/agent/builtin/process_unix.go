@@ -9,6 +9,9 @@ import (
 	"syscall"
 )
 
+// ownGroups says that there are process groups, and limits.
+const ownGroups = true
+
 // ownGroup makes cmd the leader of a process group of its own.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 

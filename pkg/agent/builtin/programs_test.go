@@ -42,6 +42,17 @@ func runTestProgram(name string) int {
 			state, err := os.ReadFile(file)
 			say("file %s %d %v", file, len(state), err)
 		}
+	case "whole-environment":
+		for _, kv := range os.Environ() {
+			say("%s", kv)
+		}
+	case "sleeps":
+		say("yawn")
+		time.Sleep(forLong)
+	case "talks":
+		for {
+			say("%s", strings.Repeat("x", 1000))
+		}
 	case "fail":
 		say("working")
 		fmt.Fprint(os.Stderr, strings.Repeat("x", 100_000), "\nthe end of it\n")
