@@ -66,7 +66,8 @@ func TestCheckpointGoneFromUnder(t *testing.T) {
 // A bucket that is not there, which the services put right, is no lost checkpoint.
 func TestCheckpointOutOfReach(t *testing.T) {
 	b := newBench(t)
-	b.start(t, Config{TakeoverGrace: 10 * time.Millisecond, Agents: []agent.Agent{resumes()}})
+	cfg := Config{TakeoverGrace: 10 * time.Millisecond, Agents: []agent.Agent{resumes()}}
+	_, stop := b.start(t, cfg)
 	b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "resumes"})) // the worker is through with the topology
 	if err := b.JS.DeleteKeyValue(t.Context(), contracts.BucketRuns); err != nil {
 		t.Fatal(err)
@@ -79,6 +80,7 @@ func TestCheckpointOutOfReach(t *testing.T) {
 	if head, err := b.runs.LastFromLeader(t.Context(), id); err != nil || head.Status != contracts.StatusRunning {
 		t.Fatalf("the run is %s, %v", head.Status, err)
 	}
+	stop() // or it looks while the bucket is there and the state is not
 	if err := jsutil.EnsureTopology(t.Context(), b.JS, b.Topology()); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +88,7 @@ func TestCheckpointOutOfReach(t *testing.T) {
 	if ack, err := b.JS.Publish(t.Context(), contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(id, 1, 1)), state); err != nil || ack.Sequence != 1 {
 		t.Fatal(ack, err)
 	}
+	b.start(t, cfg)
 	all := b.waitForEnd(t, id)
 	wantTypes(t, all, "run.queued run.started state.checkpoint run.started run.succeeded")
 	if p := payload[contracts.Succeeded](t, last(all)); string(p.FinalOutput) != strconv.Quote(string(state[:64])) {
