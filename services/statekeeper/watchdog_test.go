@@ -238,7 +238,7 @@ func TestGivesLeasesBack(t *testing.T) {
 		t.Errorf("the runs %v came back, want %s and %s", got, id, pending)
 	}
 	if took < 900*time.Millisecond || took > 2500*time.Millisecond {
-		t.Errorf("the leases came back after %s, want 1 to 1.5 s", took)
+		t.Errorf("the leases came back after %s, want 1 to 1.2 s, and not more than 2.5 on a busy machine", took)
 	}
 	live.noWork(2 * time.Second) // once only, and none of the living one
 	if n := k.Stats().Takeovers; n != 2 {
