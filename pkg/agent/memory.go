@@ -17,7 +17,12 @@ type StepRef struct {
 	// Passed says that a checkpoint was taken since: an attempt that resumes
 	// from it may come to its end without that step.
 	Passed bool
+	// Signal says that it is no step, but a signal.
+	Signal bool
 }
+
+// signalKey is under which a signal is remembered: no step has such a name.
+func signalKey(name string) string { return "\x00" + name }
 
 // memory is what a run knows of its steps.
 type memory struct {
@@ -61,7 +66,7 @@ func (m *memory) load(ctx context.Context, r *Run) (err error) {
 }
 
 // Remember folds an event of a run's log, at a sequence, into the steps that
-// the run remembers. Hosts make what Steps returns by it, event by event.
+// the run remembers, signals among them. Hosts make what Steps returns by it, event by event.
 func Remember(steps map[string]StepRef, e contracts.Event, sequence uint64) error {
 	var err error
 	switch e.Type {
@@ -69,6 +74,12 @@ func Remember(steps map[string]StepRef, e contracts.Event, sequence uint64) erro
 		var done struct{ Name string }
 		err = json.Unmarshal(e.Payload, &done)
 		steps[done.Name] = StepRef{Sequence: sequence}
+	case contracts.TypeSignalled:
+		var p contracts.Signalled
+		err = json.Unmarshal(e.Payload, &p)
+		if _, there := steps[signalKey(p.Name)]; !there { // the first one counts
+			steps[signalKey(p.Name)] = StepRef{Sequence: sequence, Signal: true}
+		}
 	case contracts.TypeCheckpoint:
 		for name, ref := range steps {
 			ref.Passed = true
@@ -108,7 +119,7 @@ func (r *Run) Unasked() error {
 	defer r.memory.mu.Unlock()
 	var names []string
 	for name, ref := range r.memory.done {
-		if !ref.Passed && !r.memory.asked[name] {
+		if !ref.Passed && !ref.Signal && !r.memory.asked[name] {
 			names = append(names, name)
 		}
 	}

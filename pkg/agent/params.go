@@ -44,7 +44,11 @@ func SchemaFor[T any]() json.RawMessage {
 // input. It names every such field, by its whole path. Without params v is left
 // as it is. What must not be left out is for the agent's InputSchema to say.
 func (r *Run) Params(v any) error {
-	raw := r.Submission.Input.Params
+	return decodeStrictly("params", r.Submission.Input.Params, v)
+}
+
+// decodeStrictly decodes what somebody gave as what into v, a pointer. Its error is permanent.
+func decodeStrictly(what string, raw json.RawMessage, v any) error {
 	if len(raw) == 0 {
 		return nil
 	}
@@ -58,7 +62,7 @@ func (r *Run) Params(v any) error {
 	if of := reflect.TypeOf(v); of != nil && of.Kind() == reflect.Pointer {
 		if derived, deriveErr := schema.Lenient(of.Elem()); deriveErr == nil {
 			if s, compileErr := schema.Compile(derived); compileErr == nil {
-				if faults := s.Check(raw, "params"); len(faults) > 0 {
+				if faults := s.Check(raw, what); len(faults) > 0 {
 					return Permanent(faults)
 				}
 			}
@@ -66,7 +70,7 @@ func (r *Run) Params(v any) error {
 	}
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) && wrongType.Field != "" {
-		return Permanent(fmt.Errorf("params.%s: must be %s, not %s", wrongType.Field, wrongType.Type, wrongType.Value))
+		return Permanent(fmt.Errorf("%s.%s: must be %s, not %s", what, wrongType.Field, wrongType.Type, wrongType.Value))
 	}
-	return Permanent(fmt.Errorf("params: %s", strings.TrimPrefix(err.Error(), "json: ")))
+	return Permanent(fmt.Errorf("%s: %s", what, strings.TrimPrefix(err.Error(), "json: ")))
 }

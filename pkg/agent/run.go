@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 	"unicode/utf8"
 
 	"longhaul/pkg/contracts"
@@ -53,11 +52,13 @@ type Host interface {
 	// Steps returns every step that was committed before this attempt began,
 	// by its name; after a redrive from the start, since that.
 	Steps(ctx context.Context) (map[string]StepRef, error)
-	// StepAt reads one of them.
-	StepAt(ctx context.Context, ref StepRef) (contracts.StepCompleted, error)
+	// StepAt reads the payload of one of them: contracts.StepCompleted, or of a
+	// signal contracts.Signalled.
+	StepAt(ctx context.Context, ref StepRef) (json.RawMessage, error)
 	// Sleep ends the attempt's context with ErrSleeping; when the agent has
-	// returned, the run waits until wakeAt, the earliest if there are several.
-	Sleep(name string, wakeAt time.Time)
+	// returned, the run waits until s.WakeAt or for s.Signal, and for all of
+	// them joined if there are several.
+	Sleep(s contracts.Sleeping)
 }
 
 // Start is what NewRun needs to know.

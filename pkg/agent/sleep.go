@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"longhaul/pkg/contracts"
 )
 
 // ErrSleeping is the cause with which an agent's context ends when Sleep has
@@ -13,6 +15,10 @@ var ErrSleeping = errors.New("run sleeps")
 
 // SleepInPlace is the longest that Sleep keeps a worker's slot.
 const SleepInPlace = 2 * time.Second
+
+// longestWait is as good as for ever, and can be counted in nanoseconds by
+// everything between here and the broker.
+const longestWait = 100 * 365 * 24 * time.Hour
 
 // Sleep returns nil when d is over since the run first came to the sleep of
 // this name. That moment is remembered like a step, under a name of the same
@@ -25,13 +31,13 @@ const SleepInPlace = 2 * time.Second
 // sleep it makes no difference what the agent returns. Of sleeps in parallel
 // those that have not begun by then begin when the run is awake again.
 func Sleep(ctx context.Context, run *Run, name string, d time.Duration) error {
-	wakeAt, err := Step(ctx, run, name, func(context.Context) (time.Time, error) { return time.Now().Add(d).UTC(), nil })
+	wakeAt, err := Step(ctx, run, name, func(context.Context) (time.Time, error) { return time.Now().Add(min(d, longestWait)).UTC(), nil })
 	if err != nil {
 		return err
 	}
 	rest := time.Until(wakeAt)
 	if rest > SleepInPlace {
-		run.host.Sleep(name, wakeAt)
+		run.host.Sleep(contracts.Sleeping{Name: name, WakeAt: wakeAt})
 		return fmt.Errorf("sleep %q: %w", name, ErrSleeping)
 	}
 	if err := wait(ctx, rest); err != nil {

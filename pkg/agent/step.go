@@ -151,7 +151,8 @@ func (r *Run) step(ctx context.Context, name string, o stepOptions, s step) erro
 		return err
 	}
 	if remembered {
-		done, err := r.host.StepAt(ctx, ref)
+		var done contracts.StepCompleted
+		err := r.recall(ctx, ref, &done)
 		if err == nil {
 			err = s.recall(done)
 		}
@@ -166,6 +167,15 @@ func (r *Run) step(ctx context.Context, name string, o stepOptions, s step) erro
 		r.memory.mu.Lock()
 		delete(r.memory.asked, name)
 		r.memory.mu.Unlock()
+	}
+	return err
+}
+
+// recall reads what the run remembers into payload, a pointer.
+func (r *Run) recall(ctx context.Context, ref StepRef, payload any) error {
+	raw, err := r.host.StepAt(ctx, ref)
+	if err == nil {
+		err = json.Unmarshal(raw, payload)
 	}
 	return err
 }

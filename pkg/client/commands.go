@@ -43,6 +43,23 @@ func (c *Client) Redrive(ctx context.Context, runID string, cmd contracts.Redriv
 	return nil
 }
 
+// Signal sends a run a signal, which it waits for or will (agent.Wait). It
+// returns when the signal is stored; the run has it when no worker holds it, at
+// most some two seconds later. A run that has ended, or that there is not, gets none.
+func (c *Client) Signal(ctx context.Context, runID string, cmd contracts.SignalCommand) error {
+	if err := checkRunID(runID); err != nil {
+		return err
+	}
+	err := cmd.Check().Err()
+	if err == nil {
+		err = c.command(ctx, contracts.SignalSubject(runID), cmd)
+	}
+	if err != nil {
+		return fmt.Errorf("signal run %s: %w", runID, err)
+	}
+	return nil
+}
+
 func (c *Client) command(ctx context.Context, subject string, cmd any) error {
 	data, err := contracts.Encode(cmd)
 	if err != nil {

@@ -27,6 +27,7 @@ type Draft struct {
 	WorkerID   string         // run.started: the new holder
 	Checkpoint *CheckpointRef // state.checkpoint: the one just written
 	NotBefore  time.Time      // run.scheduled, run.retrying, run.sleeping: the earliest start
+	WaitsFor   string         // run.sleeping: the signal that ends it; run.signalled: as before, or "" if this was it
 	Usage      Usage          // of a held run: all that it has spent, zero if nothing was added
 	FromStart  bool           // run.requeued of a redrive: forget the checkpoint
 }
@@ -38,7 +39,7 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 	// Round strips the monotonic clock: the event is to equal its own decoding.
 	e := Event{RunID: runID, Seq: head.Seq + 1, Type: d.Type, Time: now.UTC().Round(0), Visibility: d.Visibility, Position: Position{
 		AgentKey: d.AgentKey, Priority: d.Priority, Status: to, MaxAttempts: d.MaxAttempts,
-		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC().Round(0), Usage: d.Usage,
+		WorkerID: d.WorkerID, Checkpoint: d.Checkpoint, NotBefore: d.NotBefore.UTC().Round(0), WaitsFor: d.WaitsFor, Usage: d.Usage,
 	}}
 	if d.Usage == (Usage{}) {
 		e.Usage = head.Usage
@@ -94,7 +95,7 @@ func Apply(head Head, e Event) (Head, error) {
 func follow(head Head, e Event) Position {
 	p := head.Position
 	p.Status = e.Status
-	p.NotBefore = time.Time{}
+	p.NotBefore, p.WaitsFor = time.Time{}, ""
 	if head.Status == StatusNone {
 		p.AgentKey, p.Priority, p.MaxAttempts = e.AgentKey, e.Priority, e.MaxAttempts
 	}
@@ -105,7 +106,11 @@ func follow(head Head, e Event) Position {
 	case TypeScheduled, TypeRetrying:
 		p.NotBefore, p.WorkerID = e.NotBefore, ""
 	case TypeSleeping: // not charged: it goes on as the same attempt
-		p.NotBefore, p.WorkerID, p.Attempt = e.NotBefore, "", p.Attempt-1
+		p.NotBefore, p.WaitsFor, p.WorkerID, p.Attempt = e.NotBefore, e.WaitsFor, "", p.Attempt-1
+	case TypeSignalled: // it waits as it did before, unless it was for this
+		if e.WaitsFor == head.WaitsFor {
+			p.NotBefore, p.WaitsFor = head.NotBefore, head.WaitsFor
+		}
 	case TypeStarted:
 		p.Epoch, p.Attempt, p.WorkerID = p.Epoch+1, p.Attempt+1, e.WorkerID
 	case TypeRequeued:
@@ -114,7 +119,7 @@ func follow(head Head, e Event) Position {
 		case head.Status.Held():
 			p.Attempt--
 		case !head.Status.Terminal(): // it waits as it did before
-			p.NotBefore = head.NotBefore
+			p.NotBefore, p.WaitsFor = head.NotBefore, head.WaitsFor
 		default:
 			p.Attempt = 0
 			if e.Checkpoint == nil {
@@ -156,6 +161,10 @@ func misfit(head Head, e Event) string {
 	case TypeTimedOut:
 		if head.Status == StatusPending && head.Epoch > 0 {
 			return "comes between two attempts"
+		}
+	case TypeSignalled:
+		if head.Epoch == 0 {
+			return "comes before the first attempt"
 		}
 	case TypeSleeping:
 		if e.NotBefore.IsZero() {

@@ -18,6 +18,7 @@ var epochStart = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 type model struct {
 	phase      string // new, scheduled, waiting, held, stopping, over, refused, done
 	notBefore  time.Time
+	waitsFor   string
 	starts     uint64 // over the whole run
 	charged    int    // in this round
 	limit      int
@@ -67,7 +68,7 @@ func (m *model) moves(d Draft, now time.Time) bool {
 		if m.phase != "waiting" && m.phase != "held" || m.charged == m.limit || now.Before(m.notBefore) || d.WorkerID == "" {
 			return false
 		}
-		m.phase, m.starts, m.charged, m.worker, m.notBefore = "held", m.starts+1, m.charged+1, d.WorkerID, time.Time{}
+		m.phase, m.starts, m.charged, m.worker, m.notBefore, m.waitsFor = "held", m.starts+1, m.charged+1, d.WorkerID, time.Time{}, ""
 		return true
 	case TypeRetrying:
 		if m.phase != "held" || m.charged == m.limit || d.NotBefore.IsZero() {
@@ -79,7 +80,15 @@ func (m *model) moves(d Draft, now time.Time) bool {
 		if m.phase != "held" || d.NotBefore.IsZero() {
 			return false
 		}
-		m.phase, m.notBefore, m.worker, m.charged = "waiting", d.NotBefore, "", m.charged-1
+		m.phase, m.notBefore, m.waitsFor, m.worker, m.charged = "waiting", d.NotBefore, d.WaitsFor, "", m.charged-1
+		return true
+	case TypeSignalled:
+		if m.phase != "waiting" || m.starts == 0 {
+			return false
+		}
+		if d.WaitsFor != m.waitsFor { // it is over
+			m.notBefore, m.waitsFor = time.Time{}, ""
+		}
 		return true
 	case TypeRequeued:
 		switch m.phase {
@@ -105,13 +114,13 @@ func (m *model) moves(d Draft, now time.Time) bool {
 		if m.phase != "scheduled" && m.phase != "waiting" && m.phase != "stopping" {
 			return false
 		}
-		m.phase, m.notBefore = "over", time.Time{}
+		m.phase, m.notBefore, m.waitsFor = "over", time.Time{}, ""
 		return true
 	case TypeFailed:
 		if m.phase != "held" && m.phase != "waiting" {
 			return false
 		}
-		m.phase, m.notBefore = "over", time.Time{}
+		m.phase, m.notBefore, m.waitsFor = "over", time.Time{}, ""
 		return true
 	case TypeTimedOut, TypeSucceeded:
 		neverBegun := d.Type == TypeTimedOut && m.phase == "waiting" && m.starts == 0
@@ -151,6 +160,10 @@ func draft(t *rapid.T, head Head, now time.Time) Draft {
 		WorkerID:   rapid.SampledFrom([]string{"w1", "w2", "w3", ""}).Draw(t, "worker"),
 		FromStart:  rapid.Bool().Draw(t, "from start"),
 		Visibility: rapid.SampledFrom([]Visibility{"", VisibilityUser, VisibilityDebug}).Draw(t, "visibility"),
+	}
+	d.WaitsFor = rapid.SampledFrom([]string{head.WaitsFor, "", "go", "stop"}).Draw(t, "waits for")
+	if d.Type == TypeSignalled && head.WaitsFor == "" {
+		d.WaitsFor = "" // there is nothing to choose
 	}
 	d.MaxAttempts = rapid.IntRange(0, 3).Draw(t, "max attempts")
 	if rapid.IntRange(0, 3).Draw(t, "has usage") == 0 {
@@ -263,6 +276,8 @@ func impossible(h Head) string {
 		return "scheduled for no time"
 	case !waiting && !h.NotBefore.IsZero():
 		return "does not wait, yet has a time"
+	case h.WaitsFor != "" && (h.Status != StatusPending || h.NotBefore.IsZero() || h.Epoch == 0):
+		return "waits for a signal in vain"
 	case h.Checkpoint != nil && (h.Checkpoint.N == 0 || h.Checkpoint.Revision == 0 || h.Checkpoint.Epoch == 0 || h.Checkpoint.Epoch > h.Epoch):
 		return "checkpoint"
 	case h.Status == StatusSucceeded && h.Epoch == 0:
@@ -277,7 +292,7 @@ func checkAgainst(t *rapid.T, m model, h Head) {
 	if h.Status.Terminal() {
 		worker = m.worker // who held it last, if anybody
 	}
-	if h.Epoch != m.starts || h.Attempt != m.charged || worker != m.worker || !h.NotBefore.Equal(m.notBefore) || !reflect.DeepEqual(h.Checkpoint, m.checkpoint) || h.Usage != m.spent {
+	if h.Epoch != m.starts || h.Attempt != m.charged || worker != m.worker || !h.NotBefore.Equal(m.notBefore) || h.WaitsFor != m.waitsFor || !reflect.DeepEqual(h.Checkpoint, m.checkpoint) || h.Usage != m.spent {
 		t.Fatalf("head %+v\nmodel %+v", h, m)
 	}
 	phase := map[Status]string{StatusScheduled: "scheduled", StatusPending: "waiting", StatusRunning: "held", StatusCancelling: "stopping",
@@ -338,6 +353,7 @@ func TestApplyRefusesForgedEnvelopes(t *testing.T) {
 		"no checkpoint":   func(e *Event) { e.Checkpoint = nil },
 		"checkpoint n":    func(e *Event) { e.Checkpoint = &CheckpointRef{N: 2, Epoch: 1, Revision: 5} },
 		"not_before":      func(e *Event) { e.NotBefore = epochStart },
+		"waits_for":       func(e *Event) { e.WaitsFor = "go" },
 		"visibility":      func(e *Event) { e.Visibility = "public" },
 		"visibility none": func(e *Event) { e.Visibility = "" },
 	} {
@@ -361,6 +377,7 @@ func TestNextRefuses(t *testing.T) {
 	last := running
 	last.Attempt = last.MaxAttempts
 	backoff, _ := walk(t, Draft{Type: TypeRetrying, NotBefore: epochStart.Add(time.Hour)})
+	queued := Head{RunID: testRun, Seq: 1, Position: Position{AgentKey: "echo", Priority: PriorityLow, Status: StatusPending, MaxAttempts: 1}}
 	scheduled := Head{RunID: testRun, Seq: 1, Position: Position{AgentKey: "echo", Priority: PriorityLow, Status: StatusScheduled, MaxAttempts: 1, NotBefore: epochStart.Add(1)}}
 	saved, _ := walk(t, Draft{Type: TypeCheckpoint, Checkpoint: &CheckpointRef{N: 2, Epoch: 1, Revision: 9}}, Draft{Type: TypeStarted, WorkerID: "w2"})
 	checkpoint := func(n, epoch, revision uint64) func(*Draft) {
@@ -391,6 +408,7 @@ func TestNextRefuses(t *testing.T) {
 		{`assistant.Delta is no event type`, running, testRun, func(d *Draft) { d.Type = "assistant.Delta" }},
 		{`* is no event type`, running, testRun, func(d *Draft) { d.Type = "*" }},
 		{"run.queued comes before its time", scheduled, testRun, func(*Draft) {}},
+		{"run.signalled comes before the first attempt", queued, testRun, func(d *Draft) { d.Type = TypeSignalled }},
 		{"names no new checkpoint", saved, testRun, func(d *Draft) { d.Type = TypeCheckpoint }},
 		{"names no new checkpoint", saved, testRun, checkpoint(0, 2, 9)},
 		{"names no new checkpoint", saved, testRun, checkpoint(2, 2, 9)},
@@ -465,6 +483,61 @@ func TestRoundsAndCharges(t *testing.T) {
 		want := Position{AgentKey: "echo", Priority: PriorityNormal, Status: StatusPending, Epoch: 13, MaxAttempts: 3, Checkpoint: c.want}
 		if !reflect.DeepEqual(head.Position, want) {
 			t.Errorf("redriven from start %t: %+v, want %+v", c.fromStart, head.Position, want)
+		}
+	}
+}
+
+// A signal ends the wait for it, and no other wait.
+func TestSignalled(t *testing.T) {
+	later := epochStart.Add(time.Hour)
+	sleeping := func(signal string) []Draft {
+		return []Draft{{Type: TypeSleeping, NotBefore: later, WaitsFor: signal}}
+	}
+	for name, c := range map[string]struct {
+		before []Draft
+		ends   bool
+	}{
+		"waits for it":           {sleeping("go"), true},
+		"waits for any":          {sleeping(AnySignal), true},
+		"waits for another":      {sleeping("stop"), false},
+		"sleeps":                 {sleeping(""), false},
+		"is in backoff":          {[]Draft{{Type: TypeRetrying, NotBefore: later}}, false},
+		"waits, its work lost":   {append(sleeping("go"), Draft{Type: TypeRequeued}), true},
+		"waits, another came":    {append(sleeping("go"), Signalled{Name: "stop"}.Draft(Head{Position: Position{WaitsFor: "go"}})), true},
+		"another, its work lost": {append(sleeping("stop"), Draft{Type: TypeRequeued}), false},
+	} {
+		head, _ := walk(t, c.before...)
+		e, err := Next(head, testRun, Signalled{Name: "go"}.Draft(head), epochStart.Add(time.Minute))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		want := head.Position
+		if c.ends {
+			want.NotBefore, want.WaitsFor = time.Time{}, ""
+		}
+		if !reflect.DeepEqual(e.Position, want) {
+			t.Errorf("%s: %+v, want %+v", name, e.Position, want)
+		}
+	}
+}
+
+func TestJoin(t *testing.T) {
+	at := func(minutes int, signal string) Sleeping {
+		return Sleeping{Name: "x", WakeAt: epochStart.Add(time.Duration(minutes) * time.Minute), Signal: signal}
+	}
+	for _, c := range []struct{ a, b, want Sleeping }{
+		{Sleeping{}, at(1, ""), at(1, "")},
+		{Sleeping{}, at(1, "a"), at(1, "a")},
+		{at(1, ""), at(2, "a"), at(1, "a")},
+		{at(2, "a"), at(1, "b"), at(1, AnySignal)},
+		{at(2, AnySignal), at(1, ""), at(1, AnySignal)},
+		{at(2, "a"), at(1, "a"), at(1, "a")},
+	} {
+		if got := c.a.Join(c.b); got != c.want {
+			t.Errorf("%+v and %+v: %+v", c.a, c.b, got)
+		}
+		if got := c.b.Join(c.a); c.a != (Sleeping{}) && got != c.want {
+			t.Errorf("%+v and %+v: %+v", c.b, c.a, got)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func PeekSubmission(data []byte) (runID, idempotencyKey string) {
 
 // DecodeCancel reads the body of runs.<id>.cancel. An empty body is good.
 func DecodeCancel(data []byte) (c CancelCommand, f Faults) {
-	f = decodeCommand(data, func(d *document) []field {
+	f = decodeCommand(data, MaxCommand, func(d *document) []field {
 		return []field{
 			{"reason", optional, func(n int32) { c.Reason = d.str(n, checkReason) }},
 			{"by", optional, func(n int32) { c.By = d.str(n, checkReason) }},
@@ -64,7 +64,7 @@ func DecodeCancel(data []byte) (c CancelCommand, f Faults) {
 
 // DecodeRedrive reads the body of runs.<id>.redrive. An empty body is good.
 func DecodeRedrive(data []byte) (c RedriveCommand, f Faults) {
-	f = decodeCommand(data, func(d *document) []field {
+	f = decodeCommand(data, MaxCommand, func(d *document) []field {
 		return []field{
 			{"by", optional, func(n int32) { c.By = d.str(n, checkReason) }},
 			{"from_start", optional, func(n int32) { c.FromStart = d.boolean(n) }},
@@ -73,10 +73,25 @@ func DecodeRedrive(data []byte) (c RedriveCommand, f Faults) {
 	return c, f
 }
 
-// decodeCommand reads the body of a command, if there is one.
-func decodeCommand(data []byte, fields func(*document) []field) Faults {
-	if f := tooLarge(data, MaxCommand); f != nil || len(bytes.TrimSpace(data)) == 0 {
+// DecodeSignal reads the body of runs.<id>.signal.
+func DecodeSignal(data []byte) (c SignalCommand, f Faults) {
+	f = decodeCommand(data, MaxSignal, func(d *document) []field {
+		return []field{
+			{"name", required, func(n int32) { c.Name = d.str(n, checkSignalName) }},
+			{"payload", optional, func(n int32) { c.Payload = d.copied(n) }},
+			{"by", optional, func(n int32) { c.By = d.str(n, checkReason) }},
+		}
+	})
+	return c, f
+}
+
+// decodeCommand reads the body of a command; an empty one is that of an empty object.
+func decodeCommand(data []byte, limit int, fields func(*document) []field) Faults {
+	if f := tooLarge(data, limit); f != nil {
 		return f
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		data = []byte("{}")
 	}
 	d := open(data, MaxDepth)
 	d.object(0, fields(d))
@@ -121,6 +136,7 @@ func DecodeEvent(data []byte) (Event, error) {
 		{"worker_id", optional, func(n int32) { e.WorkerID = d.str(n, CheckWorkerID) }},
 		{"checkpoint", optional, func(n int32) { e.Checkpoint = d.checkpoint(n) }},
 		{"not_before", optional, func(n int32) { e.NotBefore = d.instant(n) }},
+		{"waits_for", optional, func(n int32) { e.WaitsFor = d.str(n, nil) }},
 		{"usage", optional, func(n int32) { e.Usage = d.usage(n) }},
 		{"visibility", required, func(n int32) { e.Visibility = Visibility(d.str(n, checkVisibility)) }},
 		{"payload", nullable, func(n int32) { e.Payload = d.copied(n) }},

@@ -13,6 +13,7 @@ import (
 func TestDecodeCommands(t *testing.T) {
 	long := strings.Repeat("x", MaxReason+1)
 	cancel := func(data string) (any, Faults) { return DecodeCancel([]byte(data)) }
+	signal := func(data string) (any, Faults) { return DecodeSignal([]byte(data)) }
 	redrive := func(data string) (any, Faults) { return DecodeRedrive([]byte(data)) }
 	holder := func(data string) (any, Faults) { return DecodeHolderRequest([]byte(data)) }
 	for _, c := range []struct {
@@ -37,6 +38,13 @@ func TestDecodeCommands(t *testing.T) {
 		{redrive, `{"from_start":"yes","reason":""}`, RedriveCommand{}, []string{
 			`from_start: must be true or false, not "yes"`, "reason: is no field here; there are by, from_start"}},
 		{redrive, `[]`, RedriveCommand{}, []string{"must be an object, not an array"}},
+		{signal, `{"name":"go on","payload":[1,{"a":null}],"by":"me"}`, SignalCommand{Name: "go on", Payload: []byte(`[1,{"a":null}]`), By: "me"}, nil},
+		{signal, `{"name":"x","payload":null}`, SignalCommand{Name: "x"}, nil},
+		{signal, ``, SignalCommand{}, []string{"name: is required"}},
+		{signal, `{"name":"*","data":1}`, SignalCommand{}, []string{`name: must be a name without control characters, other than *, not "*"`, "data: is no field here; there are name, payload, by"}},
+		{signal, `{"name":"a\n"}`, SignalCommand{}, []string{`name: must be a name without control characters, other than *, not "a\n"`}},
+		{signal, `{"name":""}`, SignalCommand{}, []string{"name: must be 1 to 100 bytes, not 0"}},
+		{signal, `{"name":"x","payload":"` + strings.Repeat("x", MaxSignal) + `"}`, SignalCommand{}, []string{"must be at most 262144 bytes, not 262169"}},
 		{holder, `{"op":"ping","new_field":1}`, HolderRequest{Op: HolderPing}, nil},
 		{holder, `{"op":"cancel","run_id":"` + testRun + `","epoch":3,"reason":"why","by":"me"}`,
 			HolderRequest{Op: HolderCancel, RunID: testRun, Epoch: 3, Reason: "why", By: "me"}, nil},
@@ -106,6 +114,7 @@ func TestDecodeEventFaults(t *testing.T) {
 		{"checkpoint", `{"n":1,"epoch":-1,"revision":1}`, "must hold n, epoch and revision"},
 		{"checkpoint", `{"n":1,"epoch":1}`, "must hold n, epoch and revision"},
 		{"not_before", `1`, "must be a string"},
+		{"waits_for", `1`, "must be a string"},
 		{"usage", `{"input_tokens":-1}`, "must hold input_tokens, output_tokens and cost"},
 		{"usage", `{"cost":-0.5}`, "must hold input_tokens, output_tokens and cost"},
 		{"visibility", `"public"`, "must be internal"},

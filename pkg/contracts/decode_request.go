@@ -1,13 +1,11 @@
 package contracts
 
-import "bytes"
-
 // MaxRequest bounds a request to the API, in bytes.
 const MaxRequest = 256 << 10
 
 // DecodeGet reads a request to the endpoint get.
 func DecodeGet(data []byte) (q GetRequest, f Faults) {
-	f = decodeRequest(data, func(d *document) []field {
+	f = decodeCommand(data, MaxRequest, func(d *document) []field {
 		return []field{{"run_id", required, func(n int32) { q.RunID = d.str(n, CheckRunID) }}}
 	})
 	return q, f
@@ -19,7 +17,7 @@ func DecodeList(data []byte) (q ListRequest, f Faults) {
 	status := func(d *document) func(int32) Status {
 		return func(n int32) Status { return Status(d.str(n, checkStatus)) }
 	}
-	f = decodeRequest(data, func(d *document) []field {
+	f = decodeCommand(data, MaxRequest, func(d *document) []field {
 		return []field{
 			{"status", optional, func(n int32) { q.Status = elements(d, n, status(d)) }},
 			{"agent_key", optional, func(n int32) { q.AgentKey = d.str(n, checkFilter) }},
@@ -40,17 +38,4 @@ func checkFilter(key string) error {
 		return nil
 	}
 	return CheckAgentKey(key)
-}
-
-// decodeRequest reads a request; an empty body is that of an empty object.
-func decodeRequest(data []byte, fields func(*document) []field) Faults {
-	if f := tooLarge(data, MaxRequest); f != nil {
-		return f
-	}
-	if len(bytes.TrimSpace(data)) == 0 {
-		data = []byte("{}")
-	}
-	d := open(data, MaxDepth)
-	d.object(0, fields(d))
-	return d.list()
 }

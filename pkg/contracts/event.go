@@ -25,6 +25,7 @@ const (
 	TypeTimedOut        EventType = "run.timed_out"
 	TypeCancelled       EventType = "run.cancelled"
 	TypeSleeping        EventType = "run.sleeping"
+	TypeSignalled       EventType = "run.signalled"
 	TypeCheckpoint      EventType = "state.checkpoint"
 	TypeStepCompleted   EventType = "step.completed"
 
@@ -32,7 +33,9 @@ const (
 	TypeMessage    EventType = "assistant.message"
 	TypeToolCall   EventType = "tool.call"
 	TypeToolResult EventType = "tool.result"
-	TypeError      EventType = "error"
+	// TypeToolConfirm asks a person whether a call may be made.
+	TypeToolConfirm EventType = "tool.confirm"
+	TypeError       EventType = "error"
 
 	typeAny EventType = "*"
 )
@@ -120,8 +123,11 @@ type Position struct {
 	Checkpoint *CheckpointRef `json:"checkpoint,omitempty"`
 	// NotBefore is the earliest time of the next start: of a scheduled run its
 	// not_before, of a run in backoff its retry_at, of one that sleeps its
-	// wake_at; else zero.
+	// wake_at, of one that waits for a signal its deadline; else zero.
 	NotBefore time.Time `json:"not_before,omitzero"`
+	// WaitsFor is the signal that ends the wait for NotBefore: its name, or
+	// AnySignal if it is one of several; "" if none does.
+	WaitsFor string `json:"waits_for,omitempty"`
 	// Usage is what the run has spent up to this event, as its agent says. It never falls.
 	Usage Usage `json:"usage,omitzero"`
 }

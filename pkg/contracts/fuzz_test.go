@@ -40,7 +40,7 @@ func seed(f *testing.F, kinds ...string) {
 // library too, is accepted and equal once encoded, and satisfies Check; what is
 // refused has a reason that can be written down.
 func FuzzDecodeSubmission(f *testing.F) {
-	seed(f, "submission", "cancel", "redrive", "holder")
+	seed(f, "submission", "cancel", "redrive", "signal", "holder")
 	f.Add([]byte(`{"agent_key":"a","agent_key":"b","input":{"params":{"a":[1e999,{"b":1,"b":2}]}},"x":"\ud83d\ude00\u2028"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, faults := DecodeSubmission(data)

@@ -26,6 +26,7 @@ var decoders = map[string]func([]byte) (any, error){
 	"work":       func(b []byte) (any, error) { return ptr(DecodeEvent(b)) },
 	"submission": func(b []byte) (any, error) { return faulty(DecodeSubmission(b)) },
 	"cancel":     func(b []byte) (any, error) { return faulty(DecodeCancel(b)) },
+	"signal":     func(b []byte) (any, error) { return faulty(DecodeSignal(b)) },
 	"redrive":    func(b []byte) (any, error) { return faulty(DecodeRedrive(b)) },
 	"holder":     func(b []byte) (any, error) { return faulty(DecodeHolderRequest(b)) },
 	"reply":      plain[HolderReply],
@@ -245,6 +246,14 @@ func goldenSamples(t *testing.T) map[string]any {
 	fork("step.completed", Draft{Type: TypeStepCompleted, Visibility: VisibilityDebug, Usage: Usage{InputTokens: 812, OutputTokens: 64, Cost: 0.0125},
 		Payload: StepCompleted{Name: "fetch <1>", Type: "main.Page", Result: json.RawMessage(`{"title":"A & B"}`)}})
 	fork("run.sleeping", Draft{Type: TypeSleeping, NotBefore: later, Payload: Sleeping{Name: "until tomorrow", WakeAt: later}})
+	waited := func() {
+		before, at := head, now
+		add("run.sleeping-signal", Draft{Type: TypeSleeping, NotBefore: later, WaitsFor: "confirm:call_1", Payload: Sleeping{Name: "confirm:call_1", WakeAt: later, Signal: "confirm:call_1"}})
+		add("run.signalled", Signalled{Name: "confirm:call_1", Payload: json.RawMessage(`{"confirmed":false,"reason":"<too> late"}`), By: "u1", CommandID: testRun}.Draft(head))
+		head, now = before, at
+	}
+	waited()
+	fork("tool.confirm", Draft{Type: TypeToolConfirm, Payload: ToolConfirm{Call: messages[2].ToolCalls[0], Signal: "confirm:call_1", Deadline: later, Otherwise: "refuse"}})
 	add("state.checkpoint", Draft{Type: TypeCheckpoint, Checkpoint: ref, Payload: Checkpointed{N: 1, Size: 7, State: json.RawMessage(`{"i":3}`)}})
 	fork("state.checkpoint-binary", Draft{Type: TypeCheckpoint, Checkpoint: &CheckpointRef{N: 2, Epoch: 1, Revision: 877}, Payload: Checkpointed{N: 2, Size: 3, Binary: []byte{0, 0xff, 0x7b}}})
 	fork("run.succeeded", Draft{Type: TypeSucceeded, Payload: Succeeded{FinalOutput: json.RawMessage(`{"count":3}`), FinalMessages: messages[:1],
@@ -264,6 +273,8 @@ func goldenSamples(t *testing.T) map[string]any {
 	samples["cancel-full"] = CancelCommand{Reason: "no need", By: "u1"}
 	samples["cancel-empty"] = CancelCommand{}
 	samples["redrive-full"] = RedriveCommand{By: "u1", FromStart: true}
+	samples["signal-full"] = SignalCommand{Name: "confirm:call_1", Payload: json.RawMessage(`{"confirmed":true}`), By: "u1"}
+	samples["signal-least"] = SignalCommand{Name: "go on"}
 	samples["holder-ping"] = HolderRequest{Op: HolderPing}
 	samples["holder-holds"] = HolderRequest{Op: HolderHolds, RunID: testRun, Epoch: 2}
 	samples["holder-cancel"] = HolderRequest{Op: HolderCancel, RunID: testRun, Epoch: 2, Reason: "no need", By: "u1"}

@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 )
@@ -76,6 +77,60 @@ type StepCompleted struct {
 type Sleeping struct {
 	Name   string    `json:"name"`
 	WakeAt time.Time `json:"wake_at"`
+	// Signal is what the run waits for until then: the signal's name, AnySignal
+	// for one of several, "" if it merely sleeps.
+	Signal string `json:"signal,omitempty"`
+}
+
+// Join returns the sleep of a run that sleeps for both reasons: until the
+// earlier time, and for the signal of each. The zero Sleeping is no sleep.
+func (s Sleeping) Join(t Sleeping) Sleeping {
+	signal := cmp.Or(s.Signal, t.Signal)
+	if s.Signal != "" && t.Signal != "" && s.Signal != t.Signal {
+		signal = AnySignal
+	}
+	if s.WakeAt.IsZero() || t.WakeAt.Before(s.WakeAt) {
+		s = t
+	}
+	s.Signal = signal
+	return s
+}
+
+// AnySignal stands in place of a signal's name for a run that waits for several.
+const AnySignal = "*"
+
+// Signalled is the payload of run.signalled.
+type Signalled struct {
+	Name    string          `json:"name"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+	By      string          `json:"by,omitempty"`
+	// CommandID is the command that brought it, as in Requeued.
+	CommandID string `json:"command_id,omitempty"`
+}
+
+// Draft is the event on top of head: if the run waits for this signal, it goes on.
+func (s Signalled) Draft(head Head) Draft {
+	d := Draft{Type: TypeSignalled, WaitsFor: head.WaitsFor, Payload: s}
+	if head.WaitsFor == s.Name || head.WaitsFor == AnySignal {
+		d.WaitsFor = ""
+	}
+	return d
+}
+
+// ToolConfirm is the payload of tool.confirm: a call that waits for somebody's
+// word, a signal whose payload is a Confirmation.
+type ToolConfirm struct {
+	Call     ToolCall  `json:"call"`
+	Signal   string    `json:"signal"` // its name
+	Deadline time.Time `json:"deadline"`
+	// Otherwise is what becomes of the call if nobody says anything by then: refuse or confirm.
+	Otherwise string `json:"otherwise"`
+}
+
+// Confirmation is the payload of the signal that answers a ToolConfirm.
+type Confirmation struct {
+	Confirmed bool   `json:"confirmed"`
+	Reason    string `json:"reason,omitempty"`
 }
 
 // Delta is the payload of assistant.delta.

@@ -27,6 +27,13 @@ func checkMetadataValue(s string) error { return checkLength(s, 0, MaxMetadataVa
 
 func checkReason(s string) error { return checkLength(s, 0, MaxReason) }
 
+func checkSignalName(s string) error {
+	if err := checkLength(s, 1, MaxSignalName); err != nil {
+		return err
+	}
+	return mustBe(!strings.ContainsFunc(s, unicode.IsControl) && s != AnySignal, "a name without control characters, other than *", s)
+}
+
 func checkName(s string) error {
 	if s == "" {
 		return errors.New("must not be empty")

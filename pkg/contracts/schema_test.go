@@ -98,6 +98,7 @@ var payloadTypes = map[EventType]reflect.Type{
 	TypeCancelled: reflect.TypeFor[Cancelled](), TypeSucceeded: reflect.TypeFor[Succeeded](), TypeFailed: reflect.TypeFor[Failed](),
 	TypeTimedOut: reflect.TypeFor[TimedOut](), TypeCheckpoint: reflect.TypeFor[Checkpointed](), TypeDelta: reflect.TypeFor[Delta](),
 	TypeMessage: reflect.TypeFor[Message](), TypeSleeping: reflect.TypeFor[Sleeping](), TypeStepCompleted: reflect.TypeFor[StepCompleted](),
+	TypeSignalled: reflect.TypeFor[Signalled](), TypeToolConfirm: reflect.TypeFor[ToolConfirm](),
 }
 
 // TestSchemasHaveTheFieldsOfTheTypes compares names, types, what is required

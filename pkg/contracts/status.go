@@ -65,6 +65,7 @@ var transitions = map[Status]map[EventType]Status{
 		TypeFailed:    StatusFailed,   // it cannot be started
 		TypeRequeued:  StatusPending,  // its work message was lost
 		TypeTimedOut:  StatusTimedOut, // it was not begun in time
+		TypeSignalled: StatusPending,
 	},
 	StatusRunning: {
 		typeAny:             StatusRunning,

@@ -11,6 +11,7 @@ const (
 	SubjectSubmit     = "runs.submit"
 	SubjectAllCancel  = "runs.*.cancel"
 	SubjectAllRedrive = "runs.*.redrive"
+	SubjectAllSignal  = "runs.*.signal"
 	SubjectAllEvents  = "runs.*.events"
 	SubjectAllLog     = "runs.*.log"
 	// Five tokens, written out: runs.work.> would overlap with runs.*.cancel.
@@ -38,6 +39,7 @@ const (
 const (
 	ConsumerSubmit    = "dispatcher-submit"
 	ConsumerCommands  = "dispatcher-commands"
+	ConsumerSignals   = "dispatcher-signals"
 	ConsumerSchedule  = "dispatcher-schedule"
 	ConsumerProjector = "statekeeper-projector"
 )
@@ -67,6 +69,9 @@ func CancelSubject(runID string) string { return "runs." + mustRunID(runID) + ".
 
 // RedriveSubject takes a durable RedriveCommand.
 func RedriveSubject(runID string) string { return "runs." + mustRunID(runID) + ".redrive" }
+
+// SignalSubject takes a durable SignalCommand.
+func SignalSubject(runID string) string { return "runs." + mustRunID(runID) + ".signal" }
 
 // WorkSubject is the one subject on which a run can wait for a worker.
 func WorkSubject(agentKey string, p Priority, runID string) string {

@@ -17,6 +17,7 @@ var runSubjects = map[string]func(string) string{
 	"runs.%.log":              LogSubject,
 	"runs.%.cancel":           CancelSubject,
 	"runs.%.redrive":          RedriveSubject,
+	"runs.%.signal":           SignalSubject,
 	"runs.schedule.at.%":      ScheduleAtSubject,
 	"runs.schedule.due.%":     ScheduleDueSubject,
 	"runs.work.echo-1.high.%": func(id string) string { return WorkSubject("echo-1", PriorityHigh, id) },

@@ -10,8 +10,8 @@ import (
 
 // allTypes is every type the engine knows, and one of an agent's own.
 var allTypes = []EventType{
-	TypeScheduled, TypeQueued, TypeRejected, TypeStarted, TypeHeartbeat, TypeCheckpoint, TypeStepCompleted, TypeRetrying, TypeSleeping, TypeRequeued, TypeCancelRequested,
-	TypeSucceeded, TypeFailed, TypeTimedOut, TypeCancelled, TypeDelta, TypeMessage, TypeToolCall, TypeToolResult, TypeError, "acme.own",
+	TypeScheduled, TypeQueued, TypeRejected, TypeStarted, TypeHeartbeat, TypeCheckpoint, TypeStepCompleted, TypeRetrying, TypeSleeping, TypeSignalled, TypeRequeued, TypeCancelRequested,
+	TypeSucceeded, TypeFailed, TypeTimedOut, TypeCancelled, TypeDelta, TypeMessage, TypeToolCall, TypeToolResult, TypeToolConfirm, TypeError, "acme.own",
 	"run.unheard_of", "state.unheard_of", "step.unheard_of",
 }
 

@@ -68,8 +68,8 @@ func NewTopology(o TopologyOptions) Topology {
 		{
 			// Untrusted clients publish here: no header may do anything.
 			Name:        contracts.StreamInbox,
-			Description: "What clients ask for: runs, cancels, redrives",
-			Subjects:    []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive},
+			Description: "What clients ask for: runs, cancels, redrives, signals",
+			Subjects:    []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive, contracts.SubjectAllSignal},
 			Retention:   jetstream.WorkQueuePolicy,
 			Discard:     jetstream.DiscardNew,
 			// As short as the broker allows: a Nats-Msg-Id that two clients happen
@@ -119,6 +119,7 @@ func NewTopology(o TopologyOptions) Topology {
 	return Topology{Streams: streams, Consumers: []Consumer{
 		shared(contracts.StreamInbox, contracts.ConsumerSubmit, contracts.SubjectSubmit),
 		shared(contracts.StreamInbox, contracts.ConsumerCommands, contracts.SubjectAllCancel, contracts.SubjectAllRedrive),
+		shared(contracts.StreamInbox, contracts.ConsumerSignals, contracts.SubjectAllSignal),
 		shared(contracts.StreamSchedule, contracts.ConsumerSchedule, contracts.SubjectAllScheduleDue),
 		projector(),
 	}}

@@ -97,7 +97,7 @@ func (d *Dispatcher) askHolder(ctx context.Context, head runlog.Head, cmd contra
 	}
 }
 
-// awaitSubmit puts off a cancel of a run that has no log, as long as its
+// awaitSubmit puts off a command about a run that has no log, as long as its
 // submission may be on the way.
 func (d *Dispatcher) awaitSubmit(ctx context.Context, m *jsutil.Delivery, runID string) error {
 	if m.Delivered <= submitWaits {
@@ -122,6 +122,6 @@ func (d *Dispatcher) awaitSubmit(ctx context.Context, m *jsutil.Delivery, runID 
 	if _, err := d.log.LastFromLeader(ctx, runID); !errors.Is(err, jsutil.ErrNotFound) {
 		return notYet{delay: submitWait, reason: "run has a log by now"}
 	}
-	d.logger.Warn("cancel of a run that does not exist is dropped", "run_id", runID)
+	d.logger.Warn("command about a run that does not exist is dropped", "run_id", runID)
 	return nil
 }

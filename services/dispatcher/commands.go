@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"longhaul/pkg/contracts"
@@ -95,7 +94,8 @@ func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID str
 		return d.due(ctx, m, runID)
 	}
 	var faults contracts.Faults
-	if strings.HasSuffix(m.Subject, ".cancel") {
+	switch m.Subject {
+	case contracts.CancelSubject(runID):
 		var cmd contracts.CancelCommand
 		if cmd, faults = contracts.DecodeCancel(m.Data); len(faults) == 0 {
 			if err := d.after(ctx, contracts.RedriveSubject(runID), m, done); err != nil {
@@ -103,7 +103,18 @@ func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID str
 			}
 			return d.cancel(ctx, m, runID, cmd)
 		}
-	} else {
+	case contracts.SignalSubject(runID):
+		var cmd contracts.SignalCommand
+		if cmd, faults = contracts.DecodeSignal(m.Data); len(faults) == 0 {
+			// In their order, and not into the end of the round before.
+			for _, others := range []string{m.Subject, contracts.RedriveSubject(runID)} {
+				if err := d.after(ctx, others, m, done); err != nil {
+					return err
+				}
+			}
+			return d.signal(ctx, m, runID, cmd)
+		}
+	default:
 		var cmd contracts.RedriveCommand
 		if cmd, faults = contracts.DecodeRedrive(m.Data); len(faults) == 0 {
 			if err := d.after(ctx, contracts.CancelSubject(runID), m, done); err != nil {
@@ -115,11 +126,11 @@ func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID str
 	return fmt.Errorf("%w: %w", errMalformed, faults)
 }
 
-// after puts m off while a command of the other kind, sent before it and about
+// after puts m off while a command on another subject, sent before it and about
 // the same run, is not done with: it may be in another dispatcher's hands, or
 // have to come again. The inbox shows it, for a command leaves it when it is
 // acked. (Of what was acked here a moment ago, which is below done, the broker
-// may not know yet.) Among commands of one kind the order makes no difference.
+// may not know yet.) Among cancels, and among redrives, the order makes no difference.
 func (d *Dispatcher) after(ctx context.Context, others string, m *jsutil.Delivery, done uint64) error {
 	oldest, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamInbox, jsutil.GetRequest{Seq: done + 1, NextFor: others})
 	switch {

@@ -312,7 +312,7 @@ func TestRedriveReadsOnlyWhatCameSince(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, err := b.dispatcher().redrivenBy(t.Context(), last, time.Now().Add(2*clockSkew), "x")
+	done, err := b.dispatcher().carriedOut(t.Context(), last, time.Now().Add(2*clockSkew), "x")
 	if done || err != nil {
 		t.Errorf("redriven %t, %v", done, err)
 	}

@@ -127,6 +127,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	// Commands have a consumer of their own, so that a backlog of submissions
 	// never delays a cancel.
 	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamInbox, contracts.ConsumerCommands) })
+	// And so have signals, which may wait for long.
+	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamInbox, contracts.ConsumerSignals) })
 	wg.Go(func() { d.takeCommands(ctx, work, contracts.StreamSchedule, contracts.ConsumerSchedule) })
 	wg.Wait()
 	letGo()

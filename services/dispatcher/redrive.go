@@ -30,7 +30,8 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 		// Whoever cancels a run and redrives it wants both, and the first takes a moment.
 		return notYet{delay: backoff(m.Delivered, maxOddDelay), reason: "run is being cancelled"}
 	}
-	_, waiting := redriveOf(last)
+	p, ok := requeuedOf(last)
+	waiting := ok && p.Reason == contracts.RequeueRedrive
 	if !waiting && !last.Status.Redrivable() {
 		d.logger.Warn("run cannot be redriven, the command is dropped", "run_id", runID, "status", last.Status)
 		return nil
@@ -45,7 +46,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	}
 	// No two commands have the same, and each has it at every delivery.
 	id := contracts.RunIDFromInbox(m.Sequence, m.Stored)
-	if done, err := d.redrivenBy(ctx, last, m.Stored, id); err != nil || done {
+	if done, err := d.carriedOut(ctx, last, m.Stored, id); err != nil || done {
 		return err
 	}
 	// Retention claims the same before it purges: only one of us goes on.
@@ -73,21 +74,26 @@ func requeuedOf(e runlog.Entry) (p contracts.Requeued, ok bool) {
 	return p, e.Type == contracts.TypeRequeued && json.Unmarshal(e.Payload, &p) == nil
 }
 
-// redriveOf returns which command the redrive was, if the event is one.
-func redriveOf(e runlog.Entry) (commandID string, ok bool) {
-	p, ok := requeuedOf(e)
-	return p.CommandID, ok && p.Reason == contracts.RequeueRedrive
+// commandOf returns which redrive or signal the event carries out, "" if none.
+func commandOf(e runlog.Entry) string {
+	var p struct {
+		CommandID string `json:"command_id"`
+	}
+	if e.Type != contracts.TypeRequeued && e.Type != contracts.TypeSignalled || json.Unmarshal(e.Payload, &p) != nil {
+		return ""
+	}
+	return p.CommandID
 }
 
 // clockSkew is more than the clocks of two servers of the broker differ by. One
 // gives a command its time, another one the events that follow from it.
 const clockSkew = time.Minute
 
-// redrivenBy reports whether a command that was stored at some time has started
-// a round of the run, whose log ends with last, already. It reads what came
+// carriedOut reports whether a command that was stored at some time is in the
+// log of the run, which ends with last, already. It reads what came
 // into the log since, be the whole as long as it may. (The delivery count would not tell a first
 // delivery from a later one, for a broker that was killed counts anew.)
-func (d *Dispatcher) redrivenBy(ctx context.Context, last runlog.Entry, stored time.Time, commandID string) (bool, error) {
+func (d *Dispatcher) carriedOut(ctx context.Context, last runlog.Entry, stored time.Time, commandID string) (bool, error) {
 	from, err := d.log.SequenceSince(ctx, last.RunID, stored.Add(-clockSkew))
 	if errors.Is(err, jsutil.ErrNotFound) {
 		return false, nil
@@ -98,22 +104,23 @@ func (d *Dispatcher) redrivenBy(ctx context.Context, last runlog.Entry, stored t
 	seen := uint64(0)
 	for e, err := range d.log.Scan(ctx, last.RunID, from) {
 		if err != nil && !errors.Is(err, runlog.ErrMalformed) {
-			return false, fmt.Errorf("look for an earlier redrive: %w", err)
+			return false, fmt.Errorf("look for the command in the log: %w", err)
 		}
-		if id, ok := redriveOf(e); ok && id == commandID {
+		if commandOf(e) == commandID {
 			return true, nil
 		}
 		seen = e.Sequence
 	}
 	if seen < last.Sequence {
-		return false, fmt.Errorf("look for an earlier redrive: %w: a replica lags", jsutil.ErrUnavailable)
+		return false, fmt.Errorf("look for the command in the log: %w: a replica lags", jsutil.ErrUnavailable)
 	}
 	return false, nil
 }
 
-// queueAgain publishes the work message of a new round.
+// queueAgain publishes the work message of a new round, or of a run that need
+// not wait any more.
 //
-// The message of the round before may still be there: a worker appends the
+// The message from before may still be there: a worker appends the
 // terminal event before it acks, and one that was frozen between the two acks
 // whenever it wakes up. That ack must not take the new round's message away, so
 // the old one gives way to a message with a sequence of its own, unless a

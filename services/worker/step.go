@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
@@ -50,29 +49,25 @@ func (h host) Steps(ctx context.Context) (map[string]agent.StepRef, error) {
 }
 
 // StepAt implements agent.Host.
-func (h host) StepAt(ctx context.Context, ref agent.StepRef) (contracts.StepCompleted, error) {
+func (h host) StepAt(ctx context.Context, ref agent.StepRef) (json.RawMessage, error) {
 	for {
 		e, err := h.worker.runs.Next(ctx, h.run.ID, ref.Sequence)
-		var done contracts.StepCompleted
 		switch {
 		case err == nil:
-			err = json.Unmarshal(e.Payload, &done)
-			return done, err
+			return e.Payload, nil
 		case ctx.Err() != nil:
-			return done, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case !errors.Is(err, jsutil.ErrUnavailable) && !errors.Is(err, jsutil.ErrNotFound): // the latter from a replica that lags
-			return done, err
+			return nil, err
 		}
 		pause(ctx, pauseUnavailable)
 	}
 }
 
 // Sleep implements agent.Host.
-func (h host) Sleep(name string, wakeAt time.Time) {
+func (h host) Sleep(s contracts.Sleeping) {
 	h.mu.Lock()
-	if h.sleep.WakeAt.IsZero() || wakeAt.Before(h.sleep.WakeAt) {
-		h.sleep = contracts.Sleeping{Name: name, WakeAt: wakeAt}
-	}
+	h.sleep = h.sleep.Join(s)
 	h.mu.Unlock()
 	h.stop(agent.ErrSleeping)
 }
@@ -81,5 +76,5 @@ func (h host) Sleep(name string, wakeAt time.Time) {
 func (a *attempt) sleeping() contracts.Draft {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return contracts.Draft{Type: contracts.TypeSleeping, NotBefore: a.sleep.WakeAt, Payload: a.sleep}
+	return contracts.Draft{Type: contracts.TypeSleeping, NotBefore: a.sleep.WakeAt, WaitsFor: a.sleep.Signal, Payload: a.sleep}
 }

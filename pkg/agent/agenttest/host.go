@@ -126,17 +126,14 @@ func (a *attempt) Steps(context.Context) (map[string]agent.StepRef, error) {
 }
 
 // StepAt implements agent.Host.
-func (a *attempt) StepAt(_ context.Context, ref agent.StepRef) (done contracts.StepCompleted, err error) {
-	err = json.Unmarshal(a.trial.Events()[ref.Sequence-1].Payload, &done)
-	return done, err
+func (a *attempt) StepAt(_ context.Context, ref agent.StepRef) (json.RawMessage, error) {
+	return a.trial.Events()[ref.Sequence-1].Payload, nil
 }
 
 // Sleep implements agent.Host.
-func (a *attempt) Sleep(name string, wakeAt time.Time) {
+func (a *attempt) Sleep(s contracts.Sleeping) {
 	a.trial.mu.Lock()
 	defer a.trial.mu.Unlock()
-	if a.sleep.WakeAt.IsZero() || wakeAt.Before(a.sleep.WakeAt) {
-		a.sleep = contracts.Sleeping{Name: name, WakeAt: wakeAt}
-	}
+	a.sleep = a.sleep.Join(s)
 	a.stop(agent.ErrSleeping)
 }

@@ -197,6 +197,19 @@ func (t *Trial) Cancel() error {
 	return t.append(contracts.Draft{Type: contracts.TypeCancelled})
 }
 
+// Signal gives the run a signal while no attempt of it is under way, and after
+// its first one: while it waits for it, or before. Payload is anything that
+// encodes as JSON.
+func (t *Trial) Signal(name string, payload any) error {
+	raw, err := contracts.Encode(payload)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.append(contracts.Signalled{Name: name, Payload: raw, By: "trial"}.Draft(t.head))
+}
+
 // Redrive begins a new round of a run that failed, timed out or was cancelled.
 func (t *Trial) Redrive(fromStart bool) error {
 	t.mu.Lock()
@@ -297,7 +310,7 @@ func (a *attempt) end(ctx context.Context, end ending) {
 	case a.trial.head.Status == contracts.StatusCancelling:
 		d.Type = contracts.TypeCancelled
 	case errors.Is(cause, agent.ErrSleeping):
-		d = contracts.Draft{Type: contracts.TypeSleeping, NotBefore: a.sleep.WakeAt, Payload: a.sleep}
+		d = contracts.Draft{Type: contracts.TypeSleeping, NotBefore: a.sleep.WakeAt, WaitsFor: a.sleep.Signal, Payload: a.sleep}
 	case end.err == nil:
 		d = a.succeeded(end.result)
 	case errors.Is(cause, agent.ErrTimeout):

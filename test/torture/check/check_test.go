@@ -111,6 +111,17 @@ func clean(t *testing.T) *scene {
 	s.event("asleep", stepCompleted, nil)
 	s.succeed("asleep")
 
+	// asks: for a word that comes before its time is over, after another one.
+	s.submit("asks")
+	s.queue("asks")        // 1
+	s.start("asks", "w-4") // 2
+	dusk := s.now.Add(time.Hour)
+	s.end("asks", history.OutcomeAbandoned, "", sleeping, map[string]any{"wake_at": dusk, "signal": "go"}, notBefore(dusk)) // 3
+	s.event("asks", signalled, map[string]any{"name": "stop", "command_id": "c-1"})                                         // 4
+	s.event("asks", signalled, map[string]any{"name": "go", "command_id": "c-2"})                                           // 5
+	s.start("asks", "w-4")                                                                                                  // 6
+	s.succeed("asks")                                                                                                       // 7
+
 	// delayed: not before its time.
 	at := s.now.Add(2 * time.Second)
 	s.submit("delayed")
@@ -159,7 +170,7 @@ func TestACleanHistoryIsClean(t *testing.T) {
 			t.Errorf("%d %s: %s %v", v.Invariant, v.Invariant, v.State, v.Violations)
 		}
 	}
-	if !report.OK() || report.Runs != 12 {
+	if !report.OK() || report.Runs != 13 {
 		t.Errorf("ok %v, %d runs", report.OK(), report.Runs)
 	}
 }
@@ -303,6 +314,15 @@ func TestBreaches(t *testing.T) {
 		{"a takeover behind a broker's long absence", "", "", func(s *scene) { s.restarted(4 * time.Second) }},
 		{"a retry too early", "9", "before its time", func(s *scene) {
 			s.edit("retried", 5, func(e *event) { e.stored = s.in.Dump.Log[s.find("retried", 4)].Time })
+		}},
+		{"a signal that is not waited for ends a wait", "9", "before its time", func(s *scene) {
+			s.edit("asks", 5, func(e *event) { e.Payload = []byte(`{"name":"halt"}`) })
+		}},
+		{"a signal ends no wait", "9", "it waits for \"\"", func(s *scene) {
+			s.edit("asks", 5, func(e *event) { e.NotBefore, e.WaitsFor = time.Time{}, "go" })
+		}},
+		{"a signal comes twice", "18", "carried out before", func(s *scene) {
+			s.edit("asks", 5, func(e *event) { e.Payload = []byte(`{"name":"go","command_id":"c-1"}`) })
 		}},
 		{"a delayed run too early", "9", "before its time", func(s *scene) {
 			s.edit("delayed", 2, func(e *event) { e.stored = s.in.Dump.Log[s.find("delayed", 1)].Time })

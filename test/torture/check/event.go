@@ -24,6 +24,7 @@ type event struct {
 	WorkerID    string          `json:"worker_id"`
 	Checkpoint  *checkpoint     `json:"checkpoint"`
 	NotBefore   time.Time       `json:"not_before"`
+	WaitsFor    string          `json:"waits_for"`
 	Payload     json.RawMessage `json:"payload"`
 
 	sequence uint64    // in the stream
@@ -53,13 +54,14 @@ func (c *checkpoint) equal(d *checkpoint) bool {
 type body struct {
 	Reason      string          `json:"reason"`       // run.requeued
 	FromStart   bool            `json:"from_start"`   // run.requeued
-	CommandID   string          `json:"command_id"`   // run.requeued
+	CommandID   string          `json:"command_id"`   // run.requeued, run.signalled
 	Kind        string          `json:"type"`         // run.failed
 	ResumedFrom *checkpoint     `json:"resumed_from"` // run.started
 	LeaseToken  string          `json:"lease_token"`  // run.started
 	RetryAt     time.Time       `json:"retry_at"`     // run.retrying
 	WakeAt      time.Time       `json:"wake_at"`      // run.sleeping
-	Name        string          `json:"name"`         // step.completed
+	Signal      string          `json:"signal"`       // run.sleeping
+	Name        string          `json:"name"`         // step.completed, run.signalled
 	StampedHere *history.Stamp  `json:"stamp"`        // an agent's own
 	State       json.RawMessage `json:"state"`        // state.checkpoint
 	FinalOutput json.RawMessage `json:"final_output"` // run.succeeded
@@ -85,6 +87,7 @@ const (
 	timedOut        = "run.timed_out"
 	cancelled       = "run.cancelled"
 	sleeping        = "run.sleeping"
+	signalled       = "run.signalled"
 	checkpointed    = "state.checkpoint"
 	stepCompleted   = "step.completed"
 

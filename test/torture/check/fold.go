@@ -18,6 +18,7 @@ type position struct {
 	worker     string
 	checkpoint *checkpoint
 	notBefore  time.Time
+	waitsFor   string
 }
 
 // step is one event and where the run stood before and after it.
@@ -33,7 +34,7 @@ type step struct {
 var next = map[string]map[string]string{
 	"":          {queued: "pending", scheduled: "scheduled", rejected: "rejected"},
 	"scheduled": {queued: "pending", cancelled: "cancelled"},
-	"pending":   {started: "running", cancelled: "cancelled", failed: "failed", timedOut: "timed_out", requeued: "pending"},
+	"pending":   {started: "running", cancelled: "cancelled", failed: "failed", timedOut: "timed_out", requeued: "pending", signalled: "pending"},
 	"running": {
 		"*": "running", heartbeat: "running", checkpointed: "running", stepCompleted: "running", started: "running",
 		retrying: "pending", sleeping: "pending", requeued: "pending", cancelRequested: "cancelling",
@@ -63,7 +64,7 @@ func fold(events []event) []step {
 		if !st.stale {
 			st.after = follow(at, e)
 			// One breach is told once: go on from where the log says it is.
-			at = position{e.Seq, e.Status, e.AgentKey, e.Priority, e.Epoch, e.Attempt, e.MaxAttempts, e.WorkerID, e.Checkpoint, e.NotBefore}
+			at = position{e.Seq, e.Status, e.AgentKey, e.Priority, e.Epoch, e.Attempt, e.MaxAttempts, e.WorkerID, e.Checkpoint, e.NotBefore, e.WaitsFor}
 		} else {
 			st.after = at
 		}
@@ -76,7 +77,7 @@ func fold(events []event) []step {
 func follow(at position, e event) position {
 	to := at
 	to.seq++
-	to.notBefore = time.Time{}
+	to.notBefore, to.waitsFor = time.Time{}, ""
 	if status, ok := leads(at.status, e.Type); ok {
 		to.status = status
 	} else {
@@ -89,7 +90,11 @@ func follow(at position, e event) position {
 	case scheduled, retrying:
 		to.notBefore, to.worker = e.NotBefore, ""
 	case sleeping: // it goes on as the same attempt
-		to.notBefore, to.worker, to.attempt = e.NotBefore, "", at.attempt-1
+		to.notBefore, to.waitsFor, to.worker, to.attempt = e.NotBefore, e.body.Signal, "", at.attempt-1
+	case signalled: // what it waits for ends its wait; any other leaves it as it was
+		if at.waitsFor == "" || at.waitsFor != e.body.Name && at.waitsFor != "*" {
+			to.notBefore, to.waitsFor = at.notBefore, at.waitsFor
+		}
 	case started:
 		to.epoch, to.attempt, to.worker = at.epoch+1, at.attempt+1, e.WorkerID
 	case requeued:
@@ -98,7 +103,7 @@ func follow(at position, e event) position {
 		case held(at.status): // a drain: the attempt is not charged
 			to.attempt--
 		case at.status == "pending": // its work was lost: it waits as before
-			to.notBefore = at.notBefore
+			to.notBefore, to.waitsFor = at.notBefore, at.waitsFor
 		default: // a redrive
 			to.attempt = 0
 			if e.body.FromStart {
@@ -139,7 +144,7 @@ func last(steps []step) position {
 	for i := len(steps) - 1; i >= 0; i-- {
 		if !steps[i].stale {
 			e := steps[i].event
-			return position{e.Seq, e.Status, e.AgentKey, e.Priority, e.Epoch, e.Attempt, e.MaxAttempts, e.WorkerID, e.Checkpoint, e.NotBefore}
+			return position{e.Seq, e.Status, e.AgentKey, e.Priority, e.Epoch, e.Attempt, e.MaxAttempts, e.WorkerID, e.Checkpoint, e.NotBefore, e.WaitsFor}
 		}
 	}
 	return position{}

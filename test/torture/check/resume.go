@@ -91,7 +91,7 @@ func show(s *history.Stamp) string {
 // checkTimes: invariant 9. By the broker's clock no run.started, and no
 // run.queued of a scheduled run, is stored before the not_before, retry_at or
 // wake_at that the log states, nor before the not_before of the submission that was
-// accepted; a redrive is not bound by that. A worker's clock that is ahead may start it as much too early.
+// accepted; a redrive is not bound by that, and a signal that the run waits for ends its wait. A worker's clock that is ahead may start it as much too early.
 func (s *stories) checkTimes(j *jury, r *story, steps []step) {
 	var asked time.Time
 	for _, st := range steps {
@@ -103,6 +103,9 @@ func (s *stories) checkTimes(j *jury, r *story, steps []step) {
 		}
 		if !st.stale && !st.NotBefore.Equal(st.after.notBefore) {
 			j.breach(9, r.id, "%s says not_before %s, and it is %s", st.name(), clock(st.NotBefore), clock(st.after.notBefore))
+		}
+		if !st.stale && st.WaitsFor != st.after.waitsFor {
+			j.breach(9, r.id, "%s says that the run waits for signal %q, and it waits for %q", st.name(), st.WaitsFor, st.after.waitsFor)
 		}
 		if said := later(st.body.RetryAt, st.body.WakeAt); (st.Type == retrying || st.Type == sleeping) && !said.Equal(st.NotBefore) {
 			j.breach(9, r.id, "%s says %s in its payload, not_before %s", st.name(), clock(said), clock(st.NotBefore))

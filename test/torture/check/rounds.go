@@ -37,14 +37,22 @@ func checkRounds(j *jury, r *story, steps []step) {
 }
 
 // checkTable: every event is one that the table of statuses allows, with the
-// status that it leads to; agent, priority and max_attempts never change.
+// status that it leads to; agent, priority and max_attempts never change, and no
+// command is carried out twice.
 func checkTable(j *jury, r *story, steps []step) {
 	for _, err := range r.unread {
 		j.breach(logKeepsTable, r.id, "%v", err)
 	}
+	carried := map[string]bool{} // commands
 	for _, st := range steps {
 		if st.stale {
 			continue
+		}
+		if id := st.body.CommandID; id != "" && (st.Type == signalled || st.Type == requeued) {
+			if carried[id] {
+				j.breach(logKeepsTable, r.id, "%s carries out command %s, which was carried out before", st.name(), id)
+			}
+			carried[id] = true
 		}
 		j.exercised(logKeepsTable, 1)
 		to, ok := leads(st.before.status, st.Type)

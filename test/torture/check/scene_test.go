@@ -105,7 +105,7 @@ func (s *scene) event(run, eventType string, payload map[string]any, change ...f
 	}
 	c.at = follow(c.at, e)
 	e.Status, e.Epoch, e.Attempt, e.WorkerID = c.at.status, c.at.epoch, c.at.attempt, c.at.worker
-	e.Checkpoint, e.NotBefore = c.at.checkpoint, c.at.notBefore
+	e.Checkpoint, e.NotBefore, e.WaitsFor = c.at.checkpoint, c.at.notBefore, c.at.waitsFor
 	m := s.message("runs."+run+".events", e)
 	s.in.Dump.Log = append(s.in.Dump.Log, m)
 	e.sequence, e.stored = m.Seq, m.Time

@@ -91,6 +91,61 @@ func TestStage(t *testing.T) {
 	}
 }
 
+// A run waits for a signal in the only slot, which others use meanwhile, and
+// goes on at once when the signal has come, or came before.
+func TestSignal(t *testing.T) {
+	atWork, goOn := make(chan struct{}, 1), make(chan struct{})
+	stage := live.Start(t, agent.Agent{Key: "asks", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+		word, err := agent.Signal[string](ctx, run, "word", time.Hour)
+		if err != nil {
+			return agent.Result{}, err
+		}
+		if _, err := agent.Step(ctx, run, "work", func(context.Context) (bool, error) {
+			atWork <- struct{}{}
+			<-goOn
+			return true, nil
+		}); err != nil {
+			return agent.Result{}, err
+		}
+		early, err := agent.Signal[string](ctx, run, "early", time.Hour)
+		return agent.Result{FinalOutput: word + " " + early}, err
+	}})
+	id, err := stage.Client.Submit(t.Context(), contracts.Submission{AgentKey: "asks", MaxAttempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signal := func(name, word string) {
+		t.Helper()
+		if err := stage.Client.Signal(t.Context(), id, contracts.SignalCommand{Name: name, Payload: []byte(`"` + word + `"`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for e, err := range stage.Client.Follow(t.Context(), id, runlog.FollowOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Type == contracts.TypeSleeping {
+			break
+		}
+	}
+	begun := time.Now()
+	signal("word", "hello")
+	<-atWork
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it went on after %v", took)
+	}
+	signal("early", "world") // no wait for it yet
+	close(goOn)
+	o, err := stage.Client.Wait(t.Context(), id)
+	var out string
+	if err != nil || o.Output(&out) != nil || out != "hello world" {
+		t.Errorf("%s, output %q, %v", o.Status, out, err)
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it ended after %v", took)
+	}
+}
+
 // A run that sleeps is cancelled at once, by the command that a user gives.
 func TestCancelOfASleepingRun(t *testing.T) {
 	stage := live.Start(t, agent.Agent{Key: "sleepy", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
