@@ -119,7 +119,10 @@ func laterSummary(e contracts.Event) string {
 		}
 	case contracts.TypeSleeping:
 		p := &contracts.Sleeping{}
-		into, say = p, func() string { return p.Name + ", until " + p.WakeAt.Local().Format("2006-01-02 15:04:05") }
+		into, say = p, func() string { return sleepWords(p) + ", until " + p.WakeAt.Local().Format("2006-01-02 15:04:05") }
+	case contracts.TypeSignalled:
+		p := &contracts.Signalled{}
+		into, say = p, func() string { return strings.TrimSpace(p.Name + " " + string(p.Payload) + byWords(p.By)) }
 	case contracts.TypeStepCompleted:
 		p := &contracts.StepCompleted{}
 		into, say = p, func() string { return p.Name + ": " + valueWords(p.Result) }
@@ -190,6 +193,16 @@ func checkpointWords(p *contracts.Checkpointed) string {
 		return fmt.Sprintf("%d, %s", p.N, byteSize(p.Size))
 	}
 	return fmt.Sprintf("%d  %s", p.N, p.State)
+}
+
+func sleepWords(p *contracts.Sleeping) string {
+	switch p.Signal {
+	case "":
+		return p.Name
+	case contracts.AnySignal:
+		return "waits for signals"
+	}
+	return "waits for signal " + p.Signal
 }
 
 func errorWords(info contracts.ErrorInfo) string {

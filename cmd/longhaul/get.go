@@ -66,6 +66,7 @@ func (a *app) showRun(resp contracts.GetResponse) {
 		"Key", printable(r.IdempotencyKey),
 		"Metadata", metadataWords(r.Metadata),
 		"Created", c.at(r.CreatedAt),
+		"Waits for", waitsForWords(r),
 		"Not before", c.at(r.NotBefore),
 		"Started", c.at(r.StartedAt),
 		"Finished", finishedWords(c, r),
@@ -80,11 +81,32 @@ func (a *app) showRun(resp contracts.GetResponse) {
 	switch {
 	case r.Status.Redrivable():
 		c.next("its events", "longhaul watch "+r.RunID, "run it again", "longhaul redrive "+r.RunID)
+	case r.WaitsFor != "" && r.WaitsFor != contracts.AnySignal:
+		c.next("let it go on", "longhaul signal "+r.RunID+" "+shellWord(r.WaitsFor), "watch it", "longhaul watch "+r.RunID, "cancel it", "longhaul cancel "+r.RunID)
 	case !r.Status.Terminal():
 		c.next("watch it", "longhaul watch "+r.RunID, "cancel it", "longhaul cancel "+r.RunID)
 	default:
 		c.next("its events", "longhaul watch "+r.RunID)
 	}
+}
+
+// waitsForWords says what a waiting run needs in order to go on before its deadline.
+func waitsForWords(r contracts.StatusRecord) string {
+	switch r.WaitsFor {
+	case "":
+		return ""
+	case contracts.AnySignal:
+		return "one of several signals, or the time below"
+	}
+	return "the signal " + printable(r.WaitsFor) + ", or the time below"
+}
+
+// shellWord quotes a name for a shell if it needs that.
+func shellWord(s string) string {
+	if strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@-") == "" {
+		return printable(s)
+	}
+	return "'" + strings.ReplaceAll(printable(s), "'", `'\''`) + "'"
 }
 
 func attemptWords(r contracts.StatusRecord) string {

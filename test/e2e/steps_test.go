@@ -78,7 +78,7 @@ func runStepsWorker() int {
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: os.Getenv(workerURL), Name: "suicidal", Retry: true})
 	if err == nil {
 		var w *worker.Worker
-		w, err = worker.New(nc, worker.Config{Agents: []agent.Agent{{Key: "suicidal", Run: suicidal}}, MaxAttempts: 20,
+		w, err = worker.New(nc, worker.Config{Agents: []agent.Agent{{Key: "suicidal", Run: suicidal}, {Key: "asks", Run: asks}}, MaxAttempts: 20,
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 		if err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -93,18 +93,13 @@ func runStepsWorker() int {
 	return 0
 }
 
-// A worker is killed before, in and after each step, while its run sleeps and
-// when it wakes up, and the broker is restarted meanwhile: what is in the log is
-// not done again, what was lost is, and the sleep is as long as it was to be.
-func TestStepsAndSleepOverKill9(t *testing.T) {
-	s := newStage(t)
-	s.start(t, "dispatcher")
-	s.start(t, "statekeeper")
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	kept := make(chan struct{})
-	alive := make(chan *os.Process, 1) // the worker of the moment
-	go func() {                        // starts the worker again whenever it has died
+// keepWorker starts that worker, and again whenever it has died, until the test
+// ends. It is the channel's one element while it lives.
+func (s *stage) keepWorker(t *testing.T, dir string) chan *os.Process {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	kept, alive := make(chan struct{}), make(chan *os.Process, 1)
+	go func() {
 		defer close(kept)
 		for ctx.Err() == nil {
 			cmd := exec.Command(os.Args[0])
@@ -125,8 +120,19 @@ func TestStepsAndSleepOverKill9(t *testing.T) {
 			<-alive
 		}
 	}()
-	defer func() { cancel(); <-kept }()
+	t.Cleanup(func() { cancel(); <-kept })
+	return alive
+}
 
+// A worker is killed before, in and after each step, while its run sleeps and
+// when it wakes up, and the broker is restarted meanwhile: what is in the log is
+// not done again, what was lost is, and the sleep is as long as it was to be.
+func TestStepsAndSleepOverKill9(t *testing.T) {
+	s := newStage(t)
+	s.start(t, "dispatcher")
+	s.start(t, "statekeeper")
+	dir := t.TempDir()
+	alive := s.keepWorker(t, dir)
 	s.waitForAgent(t, "suicidal")
 	log := s.log(t)
 	id := contracts.NewRunID()
