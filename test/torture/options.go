@@ -44,6 +44,7 @@ func parseOptions(args []string) (o options, err error) {
 	set.IntVar(&o.brokers, "cluster", 1, "brokers: 1, or 3 with three replicas")
 	list := set.String("faults", "all", "the faults, with commas between them, a minus before one that is left out: all, none, "+strings.Join(faultNames(), ", "))
 	set.StringVar(&o.sabotage, "sabotage", "", fmt.Sprintf("guarantees to take out of the services, with commas between them: %v", sabotage.Switches()))
+	settle := set.Duration("settle", 0, "how long all runs may take to end once the faults are over (default 1m, or 4m by the default profile)")
 	set.StringVar(&o.profile, "profile", "short", "the services' times: short (a lease of 5 s) or default (theirs)")
 	set.BoolVar(&o.keep, "keep", false, "keep history, dumps and logs, and say where they are")
 	set.StringVar(&o.judge, "judge", "", "judge once more what was written into this directory, which -keep and a violation leave behind")
@@ -85,6 +86,12 @@ func parseOptions(args []string) (o options, err error) {
 	default:
 		faults = append(faults, fmt.Errorf("-profile: must be short or default, not %q", o.profile))
 	}
+	switch {
+	case *settle < 0:
+		faults = append(faults, fmt.Errorf("-settle: must not be negative, not %s", *settle))
+	case *settle > 0:
+		o.settle = *settle
+	}
 	o.dispatchers, o.statekeepers, o.workers, o.clients, o.readers = 2, 2, 4, 3, 2
 	o.slots, o.crowd = 8, 80
 	return o, errors.Join(faults...)
@@ -92,8 +99,8 @@ func parseOptions(args []string) (o options, err error) {
 
 // command is how to run it again.
 func (o options) command() string {
-	s := fmt.Sprintf("go run ./test/torture -seed %d -duration %s -cluster %d -profile %s -faults %s",
-		o.seed, o.duration, o.brokers, o.profile, strings.Join(o.faults, ","))
+	s := fmt.Sprintf("go run ./test/torture -seed %d -duration %s -settle %s -cluster %d -profile %s -faults %s",
+		o.seed, o.duration, o.settle, o.brokers, o.profile, strings.Join(o.faults, ","))
 	if o.sabotage != "" {
 		s += " -sabotage " + o.sabotage
 	}

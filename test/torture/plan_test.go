@@ -59,11 +59,11 @@ func TestChooseFaults(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	_, err := parseOptions([]string{"-cluster", "2", "-duration", "1ms", "-faults", "x", "-profile", "y", "-sabotage", "z", "rest"})
+	_, err := parseOptions([]string{"-cluster", "2", "-duration", "1ms", "-faults", "x", "-profile", "y", "-sabotage", "z", "-settle", "-1s", "rest"})
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, flag := range []string{"-cluster", "-duration", "-faults", "-profile", "-sabotage", "rest"} {
+	for _, flag := range []string{"-cluster", "-duration", "-faults", "-profile", "-sabotage", "-settle", "rest"} {
 		if !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s is not named: %v", flag, err)
 		}
@@ -72,7 +72,7 @@ func TestOptionsAreChecked(t *testing.T) {
 
 // What a report prints runs the same once more.
 func TestCommandRunsItAgain(t *testing.T) {
-	o := mustParse(t, "-seed", "7", "-duration", "90s", "-cluster", "3", "-faults", "all,-cut", "-sabotage", "fencing")
+	o := mustParse(t, "-seed", "7", "-duration", "90s", "-settle", "20s", "-cluster", "3", "-faults", "all,-cut", "-sabotage", "fencing")
 	again := mustParse(t, strings.Fields(strings.TrimPrefix(o.command(), "go run ./test/torture "))...)
 	if !reflect.DeepEqual(o, again) {
 		t.Errorf("%+v\n%+v", o, again)

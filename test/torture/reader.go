@@ -87,7 +87,11 @@ func (r *reader) run(ctx context.Context) error {
 	run, from := "", uint64(1)
 	for ctx.Err() == nil {
 		if run == "" {
-			head, _, ok := r.book.any(r.rng, anyRun)
+			suits := anyRun
+			if r.rng.IntN(2) == 0 {
+				suits = alive // of the others most have ended, and there is nothing to miss
+			}
+			head, _, ok := r.book.any(r.rng, suits)
 			if !ok {
 				if cluster.Sleep(ctx, 50*time.Millisecond) != nil {
 					return nil
