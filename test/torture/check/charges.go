@@ -62,7 +62,8 @@ func (s *stories) checkTakeover(j *jury, r *story, begun, over step) {
 	case x == nil && troubled:
 	case x == nil:
 		j.breach(8, r.id, "%s by %s: epoch %d of %s was never executed, and nothing was out of order", over.name(), over.WorkerID, begun.Epoch, worker)
-	case x.end == nil || x.over().After(over.stored) && s.outage(from.Add(-s.bounds.Settle), to) < s.bounds.Outage:
+	// Its lease is as young as its start: what was over before is no reason.
+	case x.end == nil || x.over().After(over.stored) && s.outage(from.Add(-s.bounds.Wake), to) < s.bounds.Outage:
 		j.breach(8, r.id, "%s by %s: %s was executing it, and nothing had befallen it", over.name(), over.WorkerID, worker)
 	case troubled:
 	case x.cause() == history.CauseShutdown:
@@ -74,8 +75,9 @@ func (s *stories) checkTakeover(j *jury, r *story, begun, over step) {
 	}
 }
 
-// outage is the longest time between the two in which a broker was down, two
-// such times that follow each other closely taken together.
+// outage is the longest time, of those that reach beyond from, for which a
+// broker had been down by to; two such times that follow each other closely
+// are taken together.
 func (s *stories) outage(from, to time.Time) (longest time.Duration) {
 	var begin, end time.Time
 	for _, f := range s.faults { // in the order of their begins
@@ -86,6 +88,9 @@ func (s *stories) outage(from, to time.Time) (longest time.Duration) {
 			begin, end = f.begin, f.end
 		}
 		end = later(end, f.end)
+		if end.After(to) {
+			end = to
+		}
 		longest = max(longest, end.Sub(begin))
 	}
 	return longest

@@ -310,8 +310,17 @@ func TestBreaches(t *testing.T) {
 			s.succeed("drained")
 			s.finish()
 		}},
-		{"a takeover that is noticed at once, behind a broker's restart", "8", "was executing it", func(s *scene) { s.restarted(time.Second) }},
-		{"a takeover behind a broker's long absence", "", "", func(s *scene) { s.restarted(4 * time.Second) }},
+		{"a takeover that is noticed at once, behind a broker's restart", "8", "was executing it", func(s *scene) { s.restarted(0, time.Second) }},
+		{"a takeover behind a broker's long absence", "", "", func(s *scene) { s.restarted(0, 4*time.Second) }},
+		{"a takeover of a run that was begun behind a broker's long absence", "8", "was executing it", func(s *scene) { s.restarted(4*time.Second, 0) }},
+		{"a takeover just before a broker's long absence", "8", "was executing it", func(s *scene) {
+			s.restarted(4*time.Second, 0)
+			at := s.in.Dump.Log[s.find("asked", 3)].Time.Add(10 * time.Millisecond)
+			s.rewrite(func(e history.Entry) bool { return e.Fault != nil }, func(e *history.Entry) {
+				e.Time = at
+				at = at.Add(4 * time.Second)
+			})
+		}},
 		{"a retry too early", "9", "before its time", func(s *scene) {
 			s.edit("retried", 5, func(e *event) { e.stored = s.in.Dump.Log[s.find("retried", 4)].Time })
 		}},
@@ -409,16 +418,23 @@ func TestBreaches(t *testing.T) {
 	}
 }
 
-// restarted is a broker's restart behind which a worker takes over from one
-// that learns of it at once.
-func (s *scene) restarted(down time.Duration) {
+// restarted is a broker's restart, some while before a run is begun or while it
+// is held, behind which a worker takes over from one that learns of it at once.
+func (s *scene) restarted(before, held time.Duration) {
 	*s = *newScene(s.t)
+	absent := func(down time.Duration) {
+		if down > 0 {
+			s.fault(history.OpBegin, history.FaultBroker, "broker", "")
+			s.wait(down)
+			s.fault(history.OpEnd, history.FaultBroker, "broker", "")
+		}
+	}
+	absent(before)
+	s.wait(3 * time.Second)
 	s.submit("asked")
 	s.queue("asked")
 	s.start("asked", "w-1")
-	s.fault(history.OpBegin, history.FaultBroker, "broker", "")
-	s.wait(down)
-	s.fault(history.OpEnd, history.FaultBroker, "broker", "")
+	absent(held)
 	old := *s.cast("asked")
 	s.start("asked", "w-2")
 	young := s.runs["asked"]

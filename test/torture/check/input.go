@@ -59,6 +59,9 @@ type Bounds struct {
 	// Outage is how long brokers have to be down before holders may have given up
 	// their runs by their own clocks: half the lease.
 	Outage time.Duration
+	// Wake is how long a broker that is back may need for a leader and for its
+	// clients: 2 s.
+	Wake time.Duration
 	// Settle is how long after a fault its consequences may show: 10 s, the age
 	// up to which a connection is not believed.
 	Settle time.Duration
@@ -80,6 +83,7 @@ func (b Bounds) withDefaults(c history.Config) Bounds {
 		{&b.Reader, 25 * time.Second},
 		{&b.Start, 15 * time.Second},
 		{&b.Outage, lease / 2},
+		{&b.Wake, 2 * time.Second},
 		{&b.Settle, 10 * time.Second},
 	} {
 		if *d.field == 0 {
