@@ -25,7 +25,7 @@ func tortures() (all []trial) {
 		{torture("98", "15s", "stop-worker"), []trial{noticed(sabotage.Fencing, 5)}},
 		// Leases given back under holders that are well. Faults of processes and
 		// links would be a reason to take their runs over.
-		{torture("24", "12s", "forged-ack,kill-broker"), []trial{noticed(sabotage.AskFirst, 8)}},
+		{torture("24", "12s", "false-alarm,kill-broker"), []trial{noticed(sabotage.AskFirst, 8)}},
 		// What is lost would be restored after ten quiet seconds.
 		{torture("17", "8s", "delete-schedule,delete-work", "-settle", "20s"), []trial{noticed(sabotage.Sweeper, 1)}},
 		// Readers that are off while workers write.

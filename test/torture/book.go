@@ -107,6 +107,19 @@ func (b *book) any(rng *rand.Rand, ok func(contracts.Head) bool) (contracts.Head
 	return r.head, r.token, true
 }
 
+// leases are those of a worker, by run.
+func (b *book) leases(worker string) map[string]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := map[string]string{}
+	for id, r := range b.runs {
+		if r.head.Status.Held() && r.head.WorkerID == worker {
+			all[id] = r.token
+		}
+	}
+	return all
+}
+
 // alive suits a run that has not ended.
 func alive(h contracts.Head) bool { return !h.Status.Terminal() }
 

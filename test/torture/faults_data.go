@@ -16,6 +16,7 @@ import (
 func dataFaults() []fault {
 	return []fault{
 		{name: "forged-ack", lane: laneData, weight: 5, do: forgedAck},
+		{name: "false-alarm", lane: laneData, weight: 2, do: falseAlarm},
 		{name: "delete-work", lane: laneData, weight: 3, do: deleting(contracts.StreamWork, (*harm).remove)},
 		{name: "purge-work", lane: laneData, weight: 1, do: deleting(contracts.StreamWork, (*harm).purge)},
 		{name: "delete-schedule", lane: laneData, weight: 2, do: deleting(contracts.StreamSchedule, (*harm).remove)},
@@ -133,4 +134,19 @@ func (h *harm) purge(ctx context.Context, stream, subject, run string) error {
 	}
 	h.info(name, subject, 0, run)
 	return st.Purge(ctx, jetstream.WithPurgeSubject(subject))
+}
+
+// falseAlarm gives back all leases of a worker that is well, as a statekeeper
+// would that believes it dead.
+func falseAlarm(_ context.Context, h *harm) error {
+	head, _, ok := h.s.book.any(h.rng, heldRun)
+	if !ok {
+		return errNoTarget
+	}
+	var errs []error
+	for run, token := range h.s.book.leases(head.WorkerID) {
+		h.info(history.FaultForgedAck, "-NAK", 0, run)
+		errs = append(errs, h.s.nc.Publish(token, []byte("-NAK")))
+	}
+	return errors.Join(errs...)
 }
