@@ -20,9 +20,6 @@ import (
 	"longhaul/pkg/contracts"
 )
 
-// maxErrorBody is how much is read of an answer that is an error.
-const maxErrorBody = 64 << 10
-
 // newHTTPClient makes a client of the agent's own: what others do to the
 // process's default one is not ours.
 func newHTTPClient() *http.Client {
@@ -47,7 +44,7 @@ func (c *chat) ask(ctx context.Context, run *agent.Run, p Params, talk conversat
 	options := append(c.options(key), option.WithResponseInto(&response), option.WithMiddleware(func(r *http.Request, next option.MiddlewareNext) (*http.Response, error) {
 		res, err := next(r)
 		if err == nil {
-			res.Body = watch(res, func() { idle.Reset(c.cfg.IdleTimeout) })
+			remote.Watch(res, func() { idle.Reset(c.cfg.IdleTimeout) })
 		}
 		return res, err
 	}))
@@ -186,28 +183,4 @@ func streamFailure(data []byte) error {
 		return remote.Fail(remote.TypeRefused, false, "error in the stream: %s", said.Error.Message)
 	}
 	return remote.Fail(remote.TypeUnavailable, true, "error in the stream: %s", contracts.Shorten(said.Error.Message, 4<<10))
-}
-
-// watch returns the body of res, which tells of every sign of life, and ends
-// early if it is an error's.
-func watch(res *http.Response, alive func()) io.ReadCloser {
-	var body io.Reader = res.Body
-	if res.StatusCode >= http.StatusBadRequest {
-		body = io.LimitReader(body, maxErrorBody)
-	}
-	return &watched{Reader: body, Closer: res.Body, alive: alive}
-}
-
-type watched struct {
-	io.Reader
-	io.Closer
-	alive func()
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if n > 0 {
-		w.alive()
-	}
-	return n, err
 }
