@@ -24,6 +24,7 @@ type cli struct {
 	Cancel      cancelCmd      `cmd:"" group:"runs" help:"Cancel runs."`
 	Redrive     redriveCmd     `cmd:"" group:"runs" help:"Start a new round of runs that failed, timed out or were cancelled."`
 	Signal      signalCmd      `cmd:"" group:"runs" help:"Send a run a signal that it waits for."`
+	Confirm     confirmCmd     `cmd:"" group:"runs" help:"List what a run asks to have confirmed, and answer."`
 	Checkpoints checkpointsCmd `cmd:"" group:"runs" help:"List, show and delete a run's checkpoints."`
 	Agents      agentsCmd      `cmd:"" group:"runs" help:"List the agents that workers have registered."`
 	Stats       statsCmd       `cmd:"" group:"runs" help:"Count runs by agent and status."`

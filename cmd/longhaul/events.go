@@ -61,7 +61,7 @@ func (p *eventPrinter) typeWord(e runlog.Entry) string {
 		return p.c.green(word)
 	case contracts.TypeFailed, contracts.TypeTimedOut, contracts.TypeRejected, contracts.TypeError:
 		return p.c.red(word)
-	case contracts.TypeRetrying, contracts.TypeCancelRequested, contracts.TypeCancelled, contracts.TypeRequeued:
+	case contracts.TypeRetrying, contracts.TypeCancelRequested, contracts.TypeCancelled, contracts.TypeRequeued, contracts.TypeToolConfirm:
 		return p.c.yellow(word)
 	}
 	if e.Type.Reserved() {
@@ -150,6 +150,11 @@ func laterSummary(e contracts.Event) string {
 				return fmt.Sprintf("no attempt was begun within %gs", p.StartTimeoutSeconds)
 			}
 			return fmt.Sprintf("an attempt took longer than %gs", p.TimeoutSeconds)
+		}
+	case contracts.TypeToolConfirm:
+		p := &contracts.ToolConfirm{}
+		into, say = p, func() string {
+			return "longhaul confirm " + e.RunID + " " + shellWord(p.Call.ID) + " until " + p.Deadline.Local().Format("2006-01-02 15:04:05") + ": " + callWords(p.Call)
 		}
 	case contracts.TypeMessage:
 		p := &contracts.Message{}

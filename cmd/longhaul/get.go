@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,12 +49,18 @@ func (g *getCmd) Run(ctx context.Context, a *app) error {
 	if a.JSON {
 		return a.printJSON(resp)
 	}
-	a.showRun(resp)
+	var asked []client.Asked
+	if w := resp.Run.WaitsFor; w == contracts.AnySignal || strings.HasPrefix(w, contracts.ConfirmSignal("")) {
+		if asked, err = c.Confirmations(ctx, g.RunID); err != nil {
+			return err
+		}
+	}
+	a.showRun(resp, asked)
 	return nil
 }
 
-// showRun prints one run for people, and what can be done with it.
-func (a *app) showRun(resp contracts.GetResponse) {
+// showRun prints one run for people, what it asks, and what can be done with it.
+func (a *app) showRun(resp contracts.GetResponse, asked []client.Asked) {
 	r, c := resp.Run, a.out
 	c.fields(
 		"Run", c.bold(r.RunID),
@@ -66,7 +73,7 @@ func (a *app) showRun(resp contracts.GetResponse) {
 		"Key", printable(r.IdempotencyKey),
 		"Metadata", metadataWords(r.Metadata),
 		"Created", c.at(r.CreatedAt),
-		"Waits for", waitsForWords(r),
+		"Waits for", cmp.Or(a.askedWords(asked), waitsForWords(r)),
 		"Not before", c.at(r.NotBefore),
 		"Started", c.at(r.StartedAt),
 		"Finished", finishedWords(c, r),
@@ -81,6 +88,8 @@ func (a *app) showRun(resp contracts.GetResponse) {
 	switch {
 	case r.Status.Redrivable():
 		c.next("its events", "longhaul watch "+r.RunID, "run it again", "longhaul redrive "+r.RunID)
+	case len(asked) > 0:
+		a.nextConfirm(r.RunID, asked[0])
 	case r.WaitsFor != "" && r.WaitsFor != contracts.AnySignal:
 		c.next("let it go on", "longhaul signal "+r.RunID+" "+shellWord(r.WaitsFor), "watch it", "longhaul watch "+r.RunID, "cancel it", "longhaul cancel "+r.RunID)
 	case !r.Status.Terminal():

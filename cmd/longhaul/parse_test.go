@@ -60,7 +60,7 @@ func TestCommandHelp(t *testing.T) {
 
 func TestCandidates(t *testing.T) {
 	for words, want := range map[string]string{
-		"":                              "demo dev submit watch get list cancel redrive signal checkpoints agents stats dispatcher worker statekeeper topology doctor version completion",
+		"":                              "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology doctor version completion",
 		"ch":                            "checkpoints",
 		"checkpoints ":                  "list get next delete",
 		"checkpoints d":                 "delete",

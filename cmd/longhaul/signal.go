@@ -21,7 +21,7 @@ type signalCmd struct {
 func (signalCmd) Help() string {
 	return `The signal is durable: the run has it also if nothing but the broker runs at this moment, or if it does not wait for it yet. Of several of one name the first one counts. The exit code is 1 for a run that has ended, 8 for one that is unknown.
 
-longhaul get shows what a run waits for.
+longhaul get shows what a run waits for. Where that is your word on a call of a tool, use longhaul confirm.
 
 Examples:
 

@@ -35,6 +35,14 @@ type Tool struct {
 	// StepKey is at hand for what cannot be known (see Step). So the id must be
 	// that of a model's answer that is itself remembered, by a step or a checkpoint.
 	SideEffects bool
+	// RequiresConfirmation has each call wait for somebody's word (longhaul
+	// confirm, client.Confirm) before it is made, without holding a worker, as
+	// Wait does. It implies SideEffects.
+	RequiresConfirmation bool
+	// ConfirmWithin is how long it waits; 24 hours unless set.
+	ConfirmWithin time.Duration
+	// Unanswered is what becomes of a call that nobody has said anything about by then.
+	Unanswered Unanswered
 }
 
 const (
@@ -85,6 +93,13 @@ func NewTools(tools ...Tool) (*Tools, error) {
 		if one.Timeout < 0 {
 			fault(i, "timeout", fmt.Sprintf("must not be negative, not %v", one.Timeout))
 		}
+		if one.ConfirmWithin < 0 {
+			fault(i, "confirm_within", fmt.Sprintf("must not be negative, not %v", one.ConfirmWithin))
+		}
+		if one.Unanswered != RefuseCall && one.Unanswered != MakeCall {
+			fault(i, "unanswered", fmt.Sprintf("must be RefuseCall or MakeCall, not %q", one.Unanswered))
+		}
+		one.SideEffects = one.SideEffects || one.RequiresConfirmation
 		args, err := schema.Compile(one.Schema)
 		if err != nil {
 			fault(i, "schema", err.Error())
@@ -164,14 +179,21 @@ func (t *Tools) Definitions() []ToolDefinition {
 // Call makes one call that a model has asked for and returns the message to
 // answer it with. It emits tool.call, the call, and tool.result, the message;
 // neither if the call is remembered. What the model can do something about is in the
-// message: a tool that there is not, arguments that do not satisfy the schema
-// (the tool is then not called), an error, a timeout, a panic. An error of Call
-// itself ends the attempt: its time is over, or the tool says Permanent.
+// message: a tool that there is not, arguments that do not satisfy the schema, a
+// refusal of somebody who was asked (the tool is then not called), an error, a
+// timeout, a panic. An error of Call itself ends the attempt: its time is over,
+// it waits for somebody's word, or the tool says Permanent.
 func (t *Tools) Call(ctx context.Context, run *Run, call contracts.ToolCall) (contracts.Message, error) {
 	fail := func(err error) (contracts.Message, error) {
 		return contracts.Message{}, fmt.Errorf("tool %q: %w", call.Function.Name, err)
 	}
 	one, refusal := t.admit(call)
+	if refusal == "" && one.RequiresConfirmation {
+		var err error
+		if refusal, err = one.confirm(ctx, run, call); err != nil {
+			return fail(err)
+		}
+	}
 	do := func(ctx context.Context) (answer, error) { return answer{Failed: true, Content: refusal}, nil }
 	if refusal == "" {
 		do = func(ctx context.Context) (answer, error) { return one.do(ctx, run, call) }

@@ -127,6 +127,9 @@ type ToolConfirm struct {
 	Otherwise string `json:"otherwise"`
 }
 
+// ConfirmSignal is the name of the signal that answers for the call of an id.
+func ConfirmSignal(callID string) string { return "confirm:" + callID }
+
 // Confirmation is the payload of the signal that answers a ToolConfirm.
 type Confirmation struct {
 	Confirmed bool   `json:"confirmed"`
