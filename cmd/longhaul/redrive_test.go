@@ -101,7 +101,7 @@ func TestAsk(t *testing.T) {
 // Thousands of runs match, several pages. It goes through them without a limit of
 // time, is interrupted in the midst of it, and goes on with the rest.
 func TestRedriveThousands(t *testing.T) {
-	const n = 1_200 // tried by hand with 20,000, which takes a minute
+	const n = 2_000 // tried by hand with 20,000, which takes a minute
 	url := startDev(t)
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: url})
 	if err != nil {
@@ -130,7 +130,7 @@ func TestRedriveThousands(t *testing.T) {
 	for _, id := range strings.Fields(rest) {
 		seen[id] = true
 	}
-	if code != exitInterrupted || len(seen) == n || !strings.Contains(p.stderr.String(), "of 1,200 runs") {
+	if code != exitInterrupted || len(seen) == n || !strings.Contains(p.stderr.String(), "of 2,000 runs") {
 		t.Fatalf("exit code %d after %d runs: %s", code, len(seen), p.stderr)
 	}
 	t.Logf("interrupted after %d", len(seen))

@@ -99,11 +99,12 @@ func (s *stage) keepWorker(t *testing.T, dir string) chan *os.Process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	kept, alive := make(chan struct{}), make(chan *os.Process, 1)
+	url := s.url() // it stays the same, but a restart of the broker writes it anew
 	go func() {
 		defer close(kept)
 		for ctx.Err() == nil {
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), workerURL+"="+s.url(), ledgerDir+"="+dir)
+			cmd.Env = append(os.Environ(), workerURL+"="+url, ledgerDir+"="+dir)
 			if err := cmd.Start(); err != nil {
 				t.Error(err)
 				return
