@@ -119,6 +119,9 @@ func (tr trial) try(ctx context.Context, dir, name string, verbose bool) error {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second
 	cmd.Env = append(os.Environ(), sabotage.Env+"="+strings.TrimPrefix(tr.without, whole))
+	if tr.without != whole { // what it keeps of a red run is worth nothing here
+		cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if verbose {
