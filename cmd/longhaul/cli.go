@@ -74,6 +74,7 @@ func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { 
 			{Key: "global", Title: "Global flags:"},
 		}),
 		kong.PostBuild(nameEnvironment),
+		kong.Resolvers(fileSettings{}),
 	)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin"
+	"longhaul/pkg/agent/builtin/agentfile"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/dispatcher"
@@ -191,9 +192,11 @@ func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
 
 // workerCmd runs a worker.
 type workerCmd struct {
+	Config configFile `type:"path" placeholder:"FILE" help:"File of YAML or JSON that says which agents to host, and settings. A flag or the environment wins over its settings."`
 	agentFlags
 	WorkerID    string `name:"worker-id" placeholder:"ID" help:"The worker's name among all (default: a fresh one at every start)."`
 	Concurrency int    `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
+	Check       bool   `help:"Check the configuration, and end."`
 	Once        bool   `help:"Execute one run that waits, and end: exit code 8 if none waits."`
 
 	RunTimeoutSeconds             float64 `default:"300" placeholder:"S" help:"Time for an attempt of a run that names none (default ${default})."`
@@ -219,13 +222,18 @@ Examples:
 
     longhaul worker --agent echo --agent count --concurrency 50
     longhaul worker --exec 'summarize=python3 summarize.py --fast'
+    longhaul worker --config agents.yaml
+    longhaul worker --config agents.yaml --check
     longhaul worker --agent echo --once`
 }
 
 // Validate checks what the grammar cannot say.
 func (w *workerCmd) Validate() error {
-	if len(w.Agent) == 0 && len(w.Exec) == 0 {
-		return fmt.Errorf("say what to execute: --agent (built in: %s) or --exec NAME=COMMAND", strings.Join(builtinKeys(), ", "))
+	if len(w.Agent) == 0 && len(w.Exec) == 0 && w.Config == "" {
+		return fmt.Errorf("say what to execute: --config FILE, --agent (built in: %s) or --exec NAME=COMMAND", strings.Join(builtinKeys(), ", "))
+	}
+	if w.Check && w.Once {
+		return errors.New("--check: nothing is executed, so --once is out of place")
 	}
 	if w.Once && w.httpFlags != (httpFlags{}) {
 		return errors.New("--once: --http and --pprof are for a worker that stays")
@@ -252,23 +260,35 @@ func (w *workerCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if w.Check {
+		return w.checked(a, cfg)
+	}
 	if w.Once {
 		return w.once(ctx, a, cfg)
 	}
-	settings := []any{
-		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
-		"lease", cfg.Lease, "heartbeat_interval", cfg.HeartbeatInterval, "heartbeat_event_interval", cfg.HeartbeatEventInterval,
-		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax,
-		"drain_timeout", cfg.DrainTimeout, "cancel_grace", cfg.CancelGrace,
-	}
-	return a.serve(ctx, "worker", w.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
+	return a.serve(ctx, "worker", w.serviceFlags, settingsOf(cfg), func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
 		cfg.Metrics = r
 		return worker.New(nc, cfg)
 	})
 }
 
+// settingsOf names what a worker is configured with.
+func settingsOf(cfg worker.Config) []any {
+	return []any{
+		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
+		"lease", cfg.Lease, "heartbeat_interval", cfg.HeartbeatInterval, "heartbeat_event_interval", cfg.HeartbeatEventInterval,
+		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax,
+		"drain_timeout", cfg.DrainTimeout, "cancel_grace", cfg.CancelGrace,
+	}
+}
+
 func (w *workerCmd) config(log *slog.Logger) (worker.Config, error) {
 	agents, err := w.agents()
+	if err == nil && w.Config != "" {
+		var file agentfile.File
+		file, err = w.Config.load()
+		agents = append(agents, file.Agents...)
+	}
 	return worker.Config{
 		WorkerID: w.WorkerID, Agents: agents, Concurrency: w.Concurrency,
 		RunTimeout: seconds(w.RunTimeoutSeconds), MaxAttempts: w.MaxAttempts,

@@ -78,6 +78,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Check reports every fault of a configuration, as New does.
+func (c Config) Check() error { return c.withDefaults().check() }
+
 // check reports every fault of a configuration whose defaults are filled in.
 func (c Config) check() error {
 	var faults contracts.Faults

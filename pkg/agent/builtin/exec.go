@@ -71,11 +71,7 @@ type ExecConfig struct {
 // after a grace SIGKILL; what the program leaves running in its group is
 // killed when it ends.
 func Exec(cfg ExecConfig) (agent.Agent, error) {
-	if cfg.Key == "" {
-		cfg.Key = KeyExec
-	}
-	cfg.Grace = cmp.Or(cfg.Grace, 5*time.Second)
-	cfg.MaxOutput = cmp.Or(cfg.MaxOutput, 64<<20)
+	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
 		return agent.Agent{}, err
 	}
@@ -87,6 +83,13 @@ func Exec(cfg ExecConfig) (agent.Agent, error) {
 		Run:     func(ctx context.Context, run *agent.Run) (agent.Result, error) { return runProgram(ctx, cfg, run) },
 		OnError: classifyExecError,
 	}, nil
+}
+
+func (cfg ExecConfig) withDefaults() ExecConfig {
+	cfg.Key = cmp.Or(cfg.Key, KeyExec)
+	cfg.Grace = cmp.Or(cfg.Grace, 5*time.Second)
+	cfg.MaxOutput = cmp.Or(cfg.MaxOutput, 64<<20)
+	return cfg
 }
 
 func (cfg ExecConfig) check() error {

@@ -136,16 +136,21 @@ func (p *pipeReader) programEnded() {
 
 func (p *pipeReader) close() { _ = p.file.Close() }
 
-// programEnv returns the environment of the program, and what removes the
-// state's file, if there is one.
-func programEnv(cfg ExecConfig, run *agent.Run) (env []string, cleanup func(), err error) {
+// environment is what the program gets of the worker's, and its own.
+func (cfg ExecConfig) environment() (env []string) {
 	for _, kv := range os.Environ() {
 		// The worker's own settings, credentials among them, are not the program's business.
 		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "LONGHAUL_") && cfg.passes(name) {
 			env = append(env, kv)
 		}
 	}
-	env = append(append(env, cfg.Env...),
+	return append(env, cfg.Env...)
+}
+
+// programEnv returns the environment of the program, and what removes the
+// state's file, if there is one.
+func programEnv(cfg ExecConfig, run *agent.Run) (env []string, cleanup func(), err error) {
+	env = append(cfg.environment(),
 		"LONGHAUL_RUN_ID="+run.ID,
 		"LONGHAUL_ATTEMPT="+strconv.Itoa(run.Attempt),
 		"LONGHAUL_MAX_ATTEMPTS="+strconv.Itoa(run.MaxAttempts),

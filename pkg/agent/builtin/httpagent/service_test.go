@@ -171,7 +171,7 @@ func TestFailures(t *testing.T) {
 		"400":                 {status(400, "no such field"), "RequestRefused: no such field", false, 0},
 		"401":                 {status(401, "who, "+token+"?"), "Unauthorized: who, ***?", false, 0},
 		"404":                 {status(404, ""), "RequestRefused: 404", false, 0},
-		"elsewhere":           {status(307, "", "Location", "http://127.0.0.1:1/"), "RequestRefused: redirections", false, 0},
+		"elsewhere":           {status(302, "", "Location", "http://127.0.0.1:1/"), "RequestRefused: redirections", false, 0},
 		"no known form":       {answers("text/html", "<html>"), "BadAnswer: text/html", false, 0},
 		"no JSON":             {answers(js, `{"a":`), "BadAnswer: no JSON", false, 0},
 		"long JSON":           {answers(js, `"`+strings.Repeat("x", 600<<10)+`"`), "AnswerTooLong: above 524288", false, 0},

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"longhaul/pkg/agent/builtin/agentfile"
+	"longhaul/services/worker"
+)
+
+// configFile is the path of a worker's configuration.
+type configFile string
+
+// load reads it. Whatever is wrong with it is a mistake of usage.
+func (c configFile) load() (agentfile.File, error) {
+	f, err := agentfile.Load(string(c))
+	if err != nil {
+		return f, &codedError{code: exitUsage, err: fmt.Errorf("--config:\n%w", err), hint: "see docs/agents.md, A worker's file"}
+	}
+	return f, nil
+}
+
+// fileSettings has a worker's file say what neither a flag nor the environment says.
+type fileSettings struct{}
+
+// Validate is asked by the parser.
+func (fileSettings) Validate(*kong.Application) error { return nil }
+
+// Resolve is asked by the parser for each flag that is not set.
+func (fileSettings) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+	node := parent.Node()
+	if node == nil || node.Name != "worker" || flag.Name == "config" || inEnvironment(flag) {
+		return nil, nil
+	}
+	for _, f := range parent.Flags {
+		if f.Name != "config" {
+			continue
+		}
+		path, _ := ctx.FlagValue(f).(configFile) // also from the environment
+		if path == "" {
+			return nil, nil
+		}
+		if file, err := agentfile.Load(string(path)); err == nil { // if not, the command itself says so
+			return setting(file.Worker, flag.Name)
+		}
+	}
+	return nil, nil
+}
+
+func inEnvironment(flag *kong.Flag) bool {
+	for _, name := range flag.Envs {
+		if _, there := os.LookupEnv(name); there {
+			return true
+		}
+	}
+	return false
+}
+
+// setting is what a file says in place of the flag, nil if it says nothing.
+func setting(s agentfile.Settings, flag string) (any, error) {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return nil, err
+	}
+	value, there := all[strings.ReplaceAll(flag, "-", "_")]
+	if !there {
+		return nil, nil
+	}
+	return strings.Trim(string(value), `"`), nil // as if it had been typed
+}
+
+// checked says that the configuration is sound.
+func (w *workerCmd) checked(a *app, cfg worker.Config) error {
+	if err := cfg.Check(); err != nil {
+		return &codedError{code: exitUsage, err: err, hint: "see longhaul worker --help"}
+	}
+	if a.JSON {
+		settings, doc := settingsOf(cfg), map[string]any{}
+		for i := 0; i < len(settings); i += 2 {
+			value := settings[i+1]
+			if d, ok := value.(time.Duration); ok {
+				value = d.String()
+			}
+			doc[settings[i].(string)] = value
+		}
+		return a.printJSON(doc)
+	}
+	a.out.printf("The configuration is sound. Agents: %s\n", strings.Join(keysOf(cfg.Agents), ", "))
+	return nil
+}

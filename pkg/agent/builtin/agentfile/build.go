@@ -1,0 +1,233 @@
+package agentfile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/builtin"
+	"longhaul/pkg/agent/builtin/chat"
+	"longhaul/pkg/agent/builtin/httpagent"
+	"longhaul/pkg/contracts"
+)
+
+// builder makes agents of what a file says, and collects what is wrong.
+type builder struct {
+	dir    string
+	faults contracts.Faults
+}
+
+func (b *builder) fault(field, format string, args ...any) {
+	b.faults = append(b.faults, contracts.Fault{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// fail takes over the faults of what could not be made, below the field at.
+// Those of the agent's own fields are a step further up.
+func (b *builder) fail(at string, err error) {
+	var faults contracts.Faults
+	if !errors.As(err, &faults) {
+		b.fault(at, "%v", err)
+		return
+	}
+	for _, f := range faults {
+		below := at
+		if f.Field == "key" || f.Field == "input_schema" {
+			below = at[:strings.LastIndex(at, ".")]
+		}
+		b.fault(below+"."+f.Field, "%s", f.Message)
+	}
+}
+
+func (b *builder) build(spec fileSpec) []agent.Agent {
+	tools := b.tools(spec.Tools)
+	if len(spec.Agents) == 0 {
+		b.fault("agents", "there must be at least one")
+	}
+	seen := map[string]bool{}
+	var agents []agent.Agent
+	for i, one := range spec.Agents {
+		at := fmt.Sprintf("agents[%d]", i)
+		if seen[one.Key] {
+			b.fault(at+".key", "%q is there twice", one.Key)
+		}
+		seen[one.Key] = true
+		agents = append(agents, b.agent(at, one, tools))
+	}
+	return agents
+}
+
+func (b *builder) agent(at string, one agentSpec, tools *agent.Tools) agent.Agent {
+	makers := map[string]func(at string) (agent.Agent, error){}
+	if one.Chat != nil {
+		makers["chat"] = func(at string) (agent.Agent, error) { return b.chat(at, one, tools) }
+	}
+	if one.HTTP != nil {
+		makers["http"] = func(string) (agent.Agent, error) { return b.http(one) }
+	}
+	if one.Exec != nil {
+		makers["exec"] = func(string) (agent.Agent, error) {
+			cfg := b.exec(*one.Exec)
+			cfg.Key, cfg.Description, cfg.InputSchema = one.Key, one.Description, one.InputSchema
+			return builtin.Exec(cfg)
+		}
+	}
+	for kind, there := range map[string]*struct{}{builtin.KeyEcho: one.Echo, builtin.KeyCount: one.Count, builtin.KeyFlaky: one.Flaky} {
+		if there != nil {
+			makers[kind] = func(string) (agent.Agent, error) { return plain(kind, one) }
+		}
+	}
+	if len(makers) != 1 {
+		b.fault(at, "must have exactly one of chat, http, exec, echo, count and flaky (of the last three: {}), not %d", len(makers))
+		return agent.Agent{}
+	}
+	for kind, build := range makers {
+		made, err := build(at + "." + kind)
+		if err != nil {
+			b.fail(at+"."+kind, err)
+		}
+		return made
+	}
+	return agent.Agent{}
+}
+
+// plain is an agent that needs no settings.
+func plain(kind string, one agentSpec) (agent.Agent, error) {
+	a, _ := builtin.Named(kind)
+	a.Key = one.Key
+	if one.Description != "" {
+		a.Description = one.Description
+	}
+	if len(one.InputSchema) > 0 {
+		a.InputSchema = one.InputSchema
+	}
+	return a, a.Check()
+}
+
+func (b *builder) chat(at string, one agentSpec, tools *agent.Tools) (agent.Agent, error) {
+	c := *one.Chat
+	cfg := chat.Config{
+		Key: one.Key, Description: one.Description, InputSchema: one.InputSchema,
+		Model: c.Model, Models: c.Models, BaseURL: c.BaseURL, APIKey: chat.Secret{Env: c.APIKeyEnv, File: b.path(c.APIKeyFile)}, APIKeyHeader: c.APIKeyHeader,
+		Headers: c.Headers, System: c.System, MaxTurns: c.MaxTurns, Params: c.Params, Request: c.Request,
+		IdleTimeout: seconds(c.IdleTimeoutSeconds), Price: chat.Price{Input: c.Price.Input, Output: c.Price.Output},
+	}
+	if len(c.Tools) > 0 && tools != nil {
+		for i, name := range c.Tools {
+			if _, err := tools.Allow(name); err != nil {
+				b.fault(fmt.Sprintf("%s.tools[%d]", at, i), "%v", err)
+				return agent.Agent{}, nil // told of already
+			}
+		}
+		allowed, err := tools.Allow(c.Tools...)
+		if err != nil {
+			return agent.Agent{}, err
+		}
+		cfg.Tools = allowed
+	}
+	return chat.New(cfg)
+}
+
+func (b *builder) http(one agentSpec) (agent.Agent, error) {
+	h := *one.HTTP
+	return httpagent.New(httpagent.Config{
+		Key: one.Key, Description: one.Description, InputSchema: one.InputSchema,
+		URL: h.URL, Token: httpagent.Secret{Env: h.TokenEnv, File: b.path(h.TokenFile)}, TokenHeader: h.TokenHeader, Headers: h.Headers,
+		Timeout: seconds(h.TimeoutSeconds), IdleTimeout: seconds(h.IdleTimeoutSeconds), MaxResponse: h.MaxResponseBytes,
+	})
+}
+
+// exec is what a program is run by: in the file's directory, with little of the
+// worker's environment, unless the file says more.
+func (b *builder) exec(e execSpec) builtin.ExecConfig {
+	cfg := builtin.ExecConfig{
+		Command: e.Command, Dir: b.dir, PassEnv: append(slices.Clone(e.PassEnv), builtin.PlainEnv()...),
+		Timeout: seconds(e.TimeoutSeconds), Grace: seconds(e.GraceSeconds), MaxOutput: e.MaxOutputBytes,
+		Limits: builtin.Limits{CPU: seconds(e.Limits.CPUSeconds), Memory: e.Limits.MemoryBytes, FileSize: e.Limits.FileSizeBytes, OpenFiles: e.Limits.OpenFiles},
+	}
+	if e.Dir != "" {
+		cfg.Dir = b.path(e.Dir)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Env)) {
+		cfg.Env = append(cfg.Env, name+"="+e.Env[name])
+	}
+	return cfg
+}
+
+// tools is nil if one of them is not well defined.
+func (b *builder) tools(specs []toolSpec) *agent.Tools {
+	var tools []agent.Tool
+	for i, one := range specs {
+		tool, err := builtin.ExecTool(b.exec(one.Exec), one.Name, one.Description, one.Parameters)
+		if err != nil {
+			b.fail(fmt.Sprintf("tools[%d].exec", i), err)
+		}
+		tool.RequiresConfirmation, tool.ConfirmWithin = one.RequiresConfirmation, seconds(one.ConfirmWithinSeconds)
+		switch one.Unanswered {
+		case "", "refuse":
+		case "make":
+			tool.Unanswered = agent.MakeCall
+		default:
+			b.fault(fmt.Sprintf("tools[%d].unanswered", i), "must be refuse or make, not %q", one.Unanswered)
+		}
+		tools = append(tools, tool)
+	}
+	if len(b.faults) > 0 {
+		return nil
+	}
+	all, err := agent.NewTools(tools...)
+	var faults contracts.Faults
+	if errors.As(err, &faults) {
+		for _, f := range faults {
+			f.Field = strings.Replace(f.Field, "].schema", "].parameters", 1)
+			b.faults = append(b.faults, f)
+		}
+	}
+	return all
+}
+
+// path is relative to the file.
+func (b *builder) path(p string) string {
+	if p == "" || filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(b.dir, p)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// zeros finds the settings that are 0 or below: to the code 0 stands for the
+// default, from a person it is a mistake.
+func zeros(doc json.RawMessage) contracts.Faults {
+	var faults contracts.Faults
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for i, one := range v {
+				walk(fmt.Sprintf("%s[%d]", at, i), one)
+			}
+		case map[string]any:
+			for _, name := range slices.Sorted(maps.Keys(v)) {
+				field := strings.TrimPrefix(at+"."+name, ".")
+				switch n, isNumber := v[name].(float64); {
+				case name == "input_schema" || name == "parameters" || name == "params" || name == "request" || name == "env" || name == "headers" || name == "price":
+				case isNumber && n <= 0 && !strings.HasSuffix(field, "worker.drain_timeout_seconds") && !strings.HasSuffix(field, "worker.cancel_grace_seconds"):
+					faults = append(faults, contracts.Fault{Field: field, Message: fmt.Sprintf("must be above 0, not %g", n)})
+				default:
+					walk(field, v[name])
+				}
+			}
+		}
+	}
+	var v any
+	if json.Unmarshal(doc, &v) == nil {
+		walk("", v)
+	}
+	return faults
+}
