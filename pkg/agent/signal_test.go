@@ -25,11 +25,12 @@ func (s *steps) ask(timeout time.Duration, got *[]any) func(context.Context, *ag
 			return err
 		}
 		a, err := agent.Signal[approval](ctx, run, "approve", timeout)
-		if errors.Is(err, agent.ErrSignalTimeout) {
+		switch {
+		case errors.Is(err, agent.ErrSignalTimeout):
 			*got = append(*got, "timeout")
-		} else if err != nil {
+		case err != nil:
 			return err
-		} else {
+		default:
 			*got = append(*got, a)
 		}
 		return s.take(ctx, run, "after")
