@@ -206,6 +206,7 @@ type workerCmd struct {
 	HeartbeatEventIntervalSeconds float64 `default:"30" placeholder:"S" help:"How often a run.heartbeat event is written (default ${default})."`
 	RetryBackoffBase              float64 `default:"2" placeholder:"S" help:"The delay after attempt n is the n-th power of this (default ${default}), at most --retry-backoff-max."`
 	RetryBackoffMax               float64 `default:"300" placeholder:"S" help:"Longest delay before a retry (default ${default})."`
+	HistoryLimit                  int     `default:"200" placeholder:"N" help:"Messages of its conversation, the newest ones, that a run begins with (default ${default})."`
 	DrainTimeoutSeconds           float64 `default:"30" placeholder:"S" help:"How long runs may go on after the first signal (default ${default}). What has not ended by then goes on elsewhere."`
 	CancelGraceSeconds            float64 `default:"10" placeholder:"S" help:"How long an agent may take to end when its run is cancelled or its time is up (default ${default})."`
 
@@ -243,7 +244,7 @@ func (w *workerCmd) Validate() error {
 		above("--concurrency", float64(w.Concurrency)), above("--max-attempts", float64(w.MaxAttempts)),
 		above("--run-timeout-seconds", w.RunTimeoutSeconds), above("--lease-ttl-seconds", w.LeaseTTLSeconds),
 		above("--heartbeat-event-interval-seconds", w.HeartbeatEventIntervalSeconds),
-		above("--retry-backoff-base", w.RetryBackoffBase), above("--retry-backoff-max", w.RetryBackoffMax))
+		above("--history-limit", float64(w.HistoryLimit)), above("--retry-backoff-base", w.RetryBackoffBase), above("--retry-backoff-max", w.RetryBackoffMax))
 }
 
 // above refuses what is not above 0.
@@ -277,7 +278,7 @@ func settingsOf(cfg worker.Config) []any {
 	return []any{
 		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
 		"lease", cfg.Lease, "heartbeat_interval", cfg.HeartbeatInterval, "heartbeat_event_interval", cfg.HeartbeatEventInterval,
-		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax,
+		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax, "history_limit", cfg.HistoryLimit,
 		"drain_timeout", cfg.DrainTimeout, "cancel_grace", cfg.CancelGrace,
 	}
 }
@@ -294,6 +295,7 @@ func (w *workerCmd) config(log *slog.Logger) (worker.Config, error) {
 		RunTimeout: seconds(w.RunTimeoutSeconds), MaxAttempts: w.MaxAttempts,
 		Lease: seconds(w.LeaseTTLSeconds), HeartbeatInterval: w.heartbeat(), HeartbeatEventInterval: seconds(w.HeartbeatEventIntervalSeconds),
 		RetryBackoffBase: w.RetryBackoffBase, RetryBackoffMax: seconds(w.RetryBackoffMax),
+		HistoryLimit: w.HistoryLimit,
 		DrainTimeout: max(seconds(w.DrainTimeoutSeconds), 1), // zero stands for the default
 		CancelGrace:  max(seconds(w.CancelGraceSeconds), 1),
 		Topology:     w.options(), Logger: log,

@@ -21,19 +21,20 @@ type submitCmd struct {
 	Agent string `arg:"" optional:"" name:"agent" help:"The agent's key; - reads submissions from stdin."`
 	Stdin string `arg:"" optional:"" name:"stdin" help:"- reads submissions from stdin, which need not name the agent."`
 
-	Message        []string            `short:"m" sep:"none" placeholder:"TEXT" help:"A message from the user; may be repeated. - reads it from stdin."`
-	Param          []string            `short:"p" sep:"none" placeholder:"NAME=VALUE" help:"A parameter; the value is JSON, or else a string. May be repeated."`
-	ParamJSON      string              `name:"param-json" placeholder:"JSON" help:"All parameters, as a JSON object; --param adds to them. - reads them from stdin."`
-	Metadata       map[string]string   `mapsep:"none" placeholder:"NAME=VALUE" help:"Metadata to find the run by; may be repeated."`
-	RunID          string              `name:"run-id" placeholder:"UUID" help:"The run's id. Submitting it twice makes one run."`
-	IdempotencyKey string              `placeholder:"KEY" help:"Submitting this key twice makes one run."`
-	Conversation   string              `placeholder:"ID" help:"The conversation that the run belongs to."`
-	Priority       *contracts.Priority `enum:"high,normal,low" placeholder:"PRIORITY" help:"high, normal or low."`
-	Timeout        string              `placeholder:"DURATION" help:"Time for one attempt, such as 90s or 5m."`
-	StartTimeout   string              `placeholder:"DURATION" help:"Time to wait for the first attempt to begin; past it the run times out."`
-	MaxAttempts    int                 `placeholder:"N" help:"Attempts in all."`
-	NotBefore      string              `placeholder:"TIME" help:"Start no earlier: a time, or a duration from now, such as 10m."`
-	File           string              `short:"f" type:"path" placeholder:"FILE" help:"Read submissions from a file: one JSON document, or one a line."`
+	Message        []string              `short:"m" sep:"none" placeholder:"TEXT" help:"A message from the user; may be repeated. - reads it from stdin."`
+	Param          []string              `short:"p" sep:"none" placeholder:"NAME=VALUE" help:"A parameter; the value is JSON, or else a string. May be repeated."`
+	ParamJSON      string                `name:"param-json" placeholder:"JSON" help:"All parameters, as a JSON object; --param adds to them. - reads them from stdin."`
+	Metadata       map[string]string     `mapsep:"none" placeholder:"NAME=VALUE" help:"Metadata to find the run by; may be repeated."`
+	RunID          string                `name:"run-id" placeholder:"UUID" help:"The run's id. Submitting it twice makes one run."`
+	IdempotencyKey string                `placeholder:"KEY" help:"Submitting this key twice makes one run."`
+	Conversation   string                `placeholder:"ID" help:"The conversation that the run belongs to."`
+	OnConflict     *contracts.OnConflict `enum:"enqueue,reject,interrupt" placeholder:"WHAT" help:"While the conversation has a run that has not ended: enqueue (the default), reject, or interrupt, which cancels it."`
+	Priority       *contracts.Priority   `enum:"high,normal,low" placeholder:"PRIORITY" help:"high, normal or low."`
+	Timeout        string                `placeholder:"DURATION" help:"Time for one attempt, such as 90s or 5m."`
+	StartTimeout   string                `placeholder:"DURATION" help:"Time to wait for the first attempt to begin; past it the run times out."`
+	MaxAttempts    int                   `placeholder:"N" help:"Attempts in all."`
+	NotBefore      string                `placeholder:"TIME" help:"Start no earlier: a time, or a duration from now, such as 10m."`
+	File           string                `short:"f" type:"path" placeholder:"FILE" help:"Read submissions from a file: one JSON document, or one a line."`
 
 	Follow  bool `xor:"after" help:"Show the run's events until it has ended."`
 	Wait    bool `short:"w" xor:"after" help:"Wait for the end, and print the output."`
@@ -145,6 +146,9 @@ func (s *submitCmd) submission(now time.Time) (contracts.Submission, error) {
 	sub := contracts.Submission{
 		RunID: s.RunID, IdempotencyKey: s.IdempotencyKey, ConversationID: s.Conversation, Metadata: s.Metadata,
 		MaxAttempts: s.MaxAttempts,
+	}
+	if s.OnConflict != nil {
+		sub.OnConflict = *s.OnConflict
 	}
 	if s.Priority != nil {
 		sub.Priority = *s.Priority

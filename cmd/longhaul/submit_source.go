@@ -124,6 +124,7 @@ func (s *source) decode(data []byte) (contracts.Submission, error) {
 	fill(&sub.IdempotencyKey, s.base.IdempotencyKey)
 	fill(&sub.AgentKey, s.base.AgentKey)
 	fill(&sub.ConversationID, s.base.ConversationID)
+	fill(&sub.OnConflict, s.base.OnConflict)
 	fill(&sub.Priority, s.base.Priority)
 	fill(&sub.TimeoutSeconds, s.base.TimeoutSeconds)
 	fill(&sub.StartTimeoutSeconds, s.base.StartTimeoutSeconds)

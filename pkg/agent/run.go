@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"unicode/utf8"
 
 	"longhaul/pkg/contracts"
@@ -22,9 +23,12 @@ type Run struct {
 	MaxAttempts    int
 	Epoch          uint64 // counts every start of the run
 	ConversationID string
-	Messages       []contracts.Message
-	Metadata       map[string]string
-	// Submission is the whole of what was submitted, defaults filled in.
+	// Messages are those of the conversation so far, if the run belongs to one,
+	// and then those of the input.
+	Messages []contracts.Message
+	Metadata map[string]string
+	// Submission is the whole of what was submitted, defaults filled in, with
+	// Messages as its messages.
 	Submission contracts.Submission
 
 	ctx   context.Context //nolint:containedctx // the attempt's own context, for Cancelled and for methods that take none
@@ -67,14 +71,16 @@ type Start struct {
 	Attempt     int
 	MaxAttempts int
 	Epoch       uint64
-	State       *contracts.State // the checkpoint that the attempt resumes from, if any
-	Usage       Usage            // what earlier attempts have spent
+	State       *contracts.State    // the checkpoint that the attempt resumes from, if any
+	History     []contracts.Message // what was said in its conversation before it
+	Usage       Usage               // what earlier attempts have spent
 	Host        Host
 	Log         *slog.Logger
 }
 
 // NewRun makes the Run of one attempt under ctx. Only hosts call it.
 func NewRun(ctx context.Context, s Start) *Run {
+	s.Submission.Input.Messages = slices.Concat(s.History, s.Submission.Input.Messages)
 	return &Run{
 		ID: s.Submission.RunID, AgentKey: s.Submission.AgentKey, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, Epoch: s.Epoch,
 		ConversationID: s.Submission.ConversationID, Messages: s.Submission.Input.Messages, Metadata: s.Submission.Metadata,

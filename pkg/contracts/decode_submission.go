@@ -13,6 +13,7 @@ func (d *document) submission(s *Submission) {
 		{"agent_key", required, func(n int32) { s.AgentKey = d.str(n, CheckAgentKey) }},
 		{"input", optional, func(n int32) { d.input(n, &s.Input) }},
 		{"conversation_id", optional, func(n int32) { s.ConversationID = d.str(n, checkConversationID) }},
+		{"on_conflict", optional, func(n int32) { s.OnConflict = OnConflict(d.str(n, checkOnConflict)) }},
 		{"metadata", optional, func(n int32) { s.Metadata = d.metadata(n) }},
 		{"priority", optional, func(n int32) { s.Priority = Priority(d.str(n, checkPriority)) }},
 		{"timeout_seconds", optional, func(n int32) { s.TimeoutSeconds = d.seconds(n, MaxTimeoutSeconds) }},

@@ -196,7 +196,7 @@ func goldenSamples(t *testing.T) map[string]any {
 	}
 	full := Submission{
 		RunID: testRun, IdempotencyKey: "order 77/ä", AgentKey: "echo", Input: Input{Messages: messages, Params: json.RawMessage(`{"n":3,"ratio":0.25,"nested":{"a":[1,null,true]}}`)},
-		ConversationID: "conv-1.a:b_c", Metadata: map[string]string{"tenant": "t9", "user": "u1"}, Priority: PriorityHigh,
+		ConversationID: "conv-1.a:b_c", OnConflict: OnConflictInterrupt, Metadata: map[string]string{"tenant": "t9", "user": "u1"}, Priority: PriorityHigh,
 		TimeoutSeconds: 1.5, MaxAttempts: 2, NotBefore: later, StartTimeoutSeconds: 60,
 	}
 	usual := Submission{RunID: testRun, AgentKey: "echo", Priority: PriorityNormal, TimeoutSeconds: 300, MaxAttempts: 3}
@@ -233,8 +233,10 @@ func goldenSamples(t *testing.T) map[string]any {
 	fork("run.scheduled", first(Draft{Type: TypeScheduled, NotBefore: later, Payload: Scheduled{NotBefore: later, Submission: full, SubmittedAt: now}}))
 	samples["work-full"] = Event{RunID: testRun, Seq: 1, Type: TypeQueued, Time: now, Visibility: VisibilityUser, Position: Position{
 		AgentKey: "echo", Priority: PriorityHigh, Status: StatusPending, MaxAttempts: 2}, Payload: must(Encode(Queued{Submission: full, SubmittedAt: now}))}
+	fork("run.queued-follows", first(Draft{Type: TypeQueued, Payload: Queued{Submission: usual, SubmittedAt: now, Follows: testRun}}))
 	add("run.queued", first(Draft{Type: TypeQueued, Payload: Queued{Submission: usual, SubmittedAt: now}}))
 	fork("run.timed_out-start", Draft{Type: TypeTimedOut, Payload: TimedOut{TimeoutSeconds: 300, StartTimeoutSeconds: 60}})
+	fork("run.started-history", Draft{Type: TypeStarted, WorkerID: "w2", Payload: Started{AgentKey: "echo", Epoch: 1, Attempt: 1, History: messages[1:]}})
 	add("run.started", Draft{Type: TypeStarted, WorkerID: "w-0123abcd-4567-4", Payload: Started{AgentKey: "echo", Epoch: 1, Attempt: 1, LeaseToken: "$JS.ACK.RUNS_WORK.work-echo-normal.1.7.7.1795341600000000000.0"}})
 	add("run.heartbeat", Draft{Type: TypeHeartbeat, Payload: Heartbeat{Timestamp: now}})
 	add("assistant.delta", Draft{Type: TypeDelta, Payload: Delta{Text: "Sechs, d. h. <7 & >5 \u2028"}})

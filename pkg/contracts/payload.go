@@ -12,6 +12,8 @@ type Queued struct {
 	Submission Submission `json:"submission"`
 	// SubmittedAt is when the broker stored the submission.
 	SubmittedAt time.Time `json:"submitted_at,omitzero"`
+	// Follows is the run before it in its conversation, which has to end first.
+	Follows string `json:"follows,omitempty"`
 }
 
 // Scheduled is the payload of run.scheduled.
@@ -37,6 +39,8 @@ type Started struct {
 	// LeaseToken is the ack subject of the work message: whoever may publish
 	// to it can give the lease back for a worker that died.
 	LeaseToken string `json:"lease_token,omitempty"`
+	// History is, of a run's first start, what was said in its conversation before it.
+	History []Message `json:"history,omitempty"`
 }
 
 // Heartbeat is the payload of run.heartbeat.

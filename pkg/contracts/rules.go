@@ -52,6 +52,11 @@ func checkPriority(s string) error {
 	return mustBe(Priority(s).Valid(), "high, normal or low", s)
 }
 
+func checkOnConflict(s string) error {
+	ok := slices.Contains([]OnConflict{OnConflictEnqueue, OnConflictReject, OnConflictInterrupt}, OnConflict(s))
+	return mustBe(ok, "enqueue, reject or interrupt", s)
+}
+
 func checkStatus(s string) error {
 	return mustBe(Status(s).Valid(), "a status such as pending or running", s)
 }

@@ -243,6 +243,7 @@ func TestSchemasHaveTheEnumsAndLimitsOfTheCode(t *testing.T) {
 		want   []string
 	}{
 		"priority":         {property.at("priority"), strs(Priorities())},
+		"on_conflict":      {property.at("on_conflict"), strs([]OnConflict{OnConflictEnqueue, OnConflictReject, OnConflictInterrupt})},
 		"event priority":   {event.at("properties", "priority"), strs(Priorities())},
 		"status":           {event.at("properties", "status"), strs(Statuses())},
 		"visibility":       {event.at("properties", "visibility"), strs([]Visibility{VisibilityInternal, VisibilityDebug, VisibilityUser})},

@@ -109,6 +109,13 @@ func StatusKey(runID string) string { return "status." + mustRunID(runID) }
 // down in bucket runs. The key itself is hashed: it may hold any character.
 func IdempotencyKey(key string) string { return "key." + RunIDFromKey(key) }
 
+// ConversationKey is where the newest runs of a conversation are written down
+// in bucket runs: their ids in the order in which they have their turn, with
+// spaces between them. The conversation's id is hashed.
+func ConversationKey(conversationID string) string {
+	return "conversation." + RunIDFromKey(conversationID)
+}
+
 // CheckpointKey is one checkpoint's state in bucket runs. The epoch is in it so
 // that a fenced worker can only ever write beside its successor, never over it.
 func CheckpointKey(runID string, epoch, n uint64) string {

@@ -12,6 +12,7 @@ type Submission struct {
 	AgentKey       string            `json:"agent_key"`
 	Input          Input             `json:"input,omitzero"`
 	ConversationID string            `json:"conversation_id,omitempty"`
+	OnConflict     OnConflict        `json:"on_conflict,omitempty"` // default enqueue
 	Metadata       map[string]string `json:"metadata,omitempty"`
 	Priority       Priority          `json:"priority,omitempty"`        // default normal
 	TimeoutSeconds float64           `json:"timeout_seconds,omitempty"` // of one attempt; default 300
@@ -21,6 +22,17 @@ type Submission struct {
 	// begin; default for ever.
 	StartTimeoutSeconds float64 `json:"start_timeout_seconds,omitempty"`
 }
+
+// OnConflict says what becomes of a run whose conversation has others that have
+// not ended.
+type OnConflict string
+
+// What can become of it.
+const (
+	OnConflictEnqueue   OnConflict = "enqueue"   // it waits for them
+	OnConflictReject    OnConflict = "reject"    // it is rejected
+	OnConflictInterrupt OnConflict = "interrupt" // they are cancelled, and it waits for their end
+)
 
 // StartBy returns the time by which the run's first attempt has to have begun,
 // zero if there is none. It counts from queued, the run's run.queued event; that

@@ -44,7 +44,7 @@ func (s *submitter) admit(ctx context.Context, it *item, faults contracts.Faults
 // examine completes the submission and adds to its faults those that only the
 // broker knows of. Whether the agent is known is asked even of one whose form
 // is wrong: whoever mends a submission wants to hear of every fault at once.
-func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faults) (contracts.Faults, error) {
+func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faults) (_ contracts.Faults, err error) {
 	if contracts.CheckAgentKey(it.sub.AgentKey) == nil {
 		rec, known, err := s.agents.find(ctx, it.sub)
 		if err != nil {
@@ -66,22 +66,35 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 			return nil, err
 		}
 	}
+	if it.sub.ConversationID != "" {
+		it.follows = it.sub.RunID // as long as whichever it will be
+		if it.sub.OnConflict == contracts.OnConflictReject && it.delayed() {
+			return contracts.Faults{{Field: "on_conflict", Message: "must not be reject for a run with a not_before: by then it is accepted"}}, nil
+		}
+	}
 	if event, err := contracts.Next(contracts.Head{}, it.sub.RunID, firstDraft(it, nil), time.Now()); err != nil {
 		return nil, fmt.Errorf("draft the first event: %w", err)
 	} else if err := s.log.Fits(event); errors.Is(err, runlog.ErrTooLarge) {
 		return contracts.Faults{{Message: "is too large for the broker once it is encoded as an event"}}, nil
 	}
-	// Claimed last, so that no refused run holds a key.
+	// Claimed last, so that no refused run holds a key, and joined behind that.
 	if key := it.sub.IdempotencyKey; key != "" {
 		holder, err := s.claim(ctx, key, it.sub.RunID)
 		if err != nil {
 			return nil, err
 		}
 		if holder != it.sub.RunID {
-			faults = contracts.Faults{{Field: "idempotency_key", Message: "belongs to run " + holder}}
+			return contracts.Faults{{Field: "idempotency_key", Message: "belongs to run " + holder}}, nil
 		}
 	}
-	return faults, nil
+	if it.sub.ConversationID == "" || it.delayed() {
+		return nil, nil
+	}
+	if _, err := s.log.LastFromLeader(ctx, it.sub.RunID); !errors.Is(err, jsutil.ErrNotFound) {
+		return nil, err // it was taken in before, and has its turn
+	}
+	it.follows, faults, err = s.join(ctx, it.sub)
+	return faults, err
 }
 
 // passRejected gives a submission whose run id comes from its idempotency key
@@ -116,20 +129,20 @@ func firstDraft(it *item, faults contracts.Faults) contracts.Draft {
 		}
 		return draft
 	case it.delayed():
-		draft := queuedOf(it.sub, it.Stored)
+		draft := queuedOf(it.sub, it.Stored, "")
 		draft.Type, draft.NotBefore = contracts.TypeScheduled, it.sub.NotBefore
 		draft.Payload = contracts.Scheduled{NotBefore: it.sub.NotBefore.UTC(), Submission: it.sub, SubmittedAt: it.Stored.UTC()}
 		return draft
 	}
-	return queuedOf(it.sub, it.Stored)
+	return queuedOf(it.sub, it.Stored, it.follows)
 }
 
 // queuedOf is run.queued. What follows from the head it repeats, for the
-// case that it is the first event.
-func queuedOf(sub contracts.Submission, submitted time.Time) contracts.Draft {
+// case that it is the first event; follows is the run before it in its conversation.
+func queuedOf(sub contracts.Submission, submitted time.Time, follows string) contracts.Draft {
 	return contracts.Draft{
 		Type: contracts.TypeQueued, AgentKey: sub.AgentKey, Priority: sub.Priority, MaxAttempts: sub.MaxAttempts,
-		Payload: contracts.Queued{Submission: sub, SubmittedAt: submitted.UTC()},
+		Payload: contracts.Queued{Submission: sub, SubmittedAt: submitted.UTC(), Follows: follows},
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // returns when all that it took is answered: cancels and redrives, or the
 // broker's word that a run is due. Their handling has the context work.
 func (d *Dispatcher) takeCommands(ctx, work context.Context, stream, consumer string) {
-	l, t := newLane(), &turns{waiting: make(map[string][]*jsutil.Delivery)}
+	l, t := newLane(), newTurns()
 	d.take(ctx, stream, consumer, func(m *jsutil.Delivery) {
 		runID, err := contracts.RunIDOfSubject(m.Subject)
 		if err != nil {
@@ -36,43 +36,45 @@ func (d *Dispatcher) takeCommands(ctx, work context.Context, stream, consumer st
 	l.wg.Wait()
 }
 
-// turns has the messages about one run handled one after the other, in the
+// turns has the messages about one run, or one conversation, handled one after the other, in the
 // order of their coming, in one place of a lane. Runs do not wait for one another.
 type turns struct {
 	mu      sync.Mutex
-	waiting map[string][]*jsutil.Delivery // by each run of which one is handled
+	waiting map[string][]*jsutil.Delivery // by each id about which one is handled
 	n       int                           // how many wait, at most inFlight
 }
 
+func newTurns() *turns { return &turns{waiting: make(map[string][]*jsutil.Delivery)} }
+
 // enter reports whether m is to be handled now. If not, it waits for its turn,
 // or the error says that it has to come again.
-func (t *turns) enter(runID string, m *jsutil.Delivery) (first bool, err error) {
+func (t *turns) enter(id string, m *jsutil.Delivery) (first bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	behind, busy := t.waiting[runID]
+	behind, busy := t.waiting[id]
 	switch {
 	case !busy:
-		t.waiting[runID] = nil
+		t.waiting[id] = nil
 		return true, nil
 	case t.n == inFlight:
 		return false, notYet{delay: backoff(m.Delivered, submitWait), reason: "too many wait for their turn"}
 	}
 	t.n++
-	t.waiting[runID] = append(behind, m)
+	t.waiting[id] = append(behind, m)
 	return false, nil
 }
 
 // next returns who comes after the one that was handled, nil if nobody does.
-func (t *turns) next(runID string) *jsutil.Delivery {
+func (t *turns) next(id string) *jsutil.Delivery {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	behind := t.waiting[runID]
+	behind := t.waiting[id]
 	if len(behind) == 0 {
-		delete(t.waiting, runID)
+		delete(t.waiting, id)
 		return nil
 	}
 	t.n--
-	t.waiting[runID] = behind[1:]
+	t.waiting[id] = behind[1:]
 	return behind[0]
 }
 

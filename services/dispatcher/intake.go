@@ -96,9 +96,11 @@ func (l *lane) run(f func()) {
 
 // aside handles m in l with f, in bounded time, and answers it.
 func (d *Dispatcher) aside(ctx context.Context, l *lane, m *jsutil.Delivery, runID string, f func(context.Context) error) {
-	l.run(func() {
-		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-		defer cancel()
-		d.finish(m, runID, f(ctx))
-	})
+	l.run(func() { d.handle(ctx, m, runID, f) })
+}
+
+func (d *Dispatcher) handle(ctx context.Context, m *jsutil.Delivery, runID string, f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	d.finish(m, runID, f(ctx))
 }

@@ -56,7 +56,13 @@ func (d *Dispatcher) advance(ctx context.Context, last runlog.Entry, least time.
 		if err != nil {
 			return fmt.Errorf("decode run.scheduled: %w", err)
 		}
-		if last, err = d.append(ctx, last.Head(), last.RunID, queuedOf(p.Submission, p.SubmittedAt)); err != nil {
+		follows := ""
+		if p.Submission.ConversationID != "" {
+			if follows, _, err = d.join(ctx, p.Submission); err != nil {
+				return err
+			}
+		}
+		if last, err = d.append(ctx, last.Head(), last.RunID, queuedOf(p.Submission, p.SubmittedAt, follows)); err != nil {
 			return err // a conflict: cancelled, or queued by another dispatcher
 		}
 	}

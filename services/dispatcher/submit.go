@@ -21,6 +21,7 @@ import (
 type submitter struct {
 	*Dispatcher
 	lane   *lane
+	turns  *turns     // of conversations
 	queued chan *item // their run.queued is under way
 }
 
@@ -29,12 +30,13 @@ type item struct {
 	*jsutil.Delivery
 	sub      contracts.Submission // after read always with a valid run id
 	derived  bool                 // it comes from the idempotency key
+	follows  string               // the run before it in its conversation
 	appended *runlog.Pending
 	sent     time.Time // when it was
 }
 
 func newSubmitter(d *Dispatcher) *submitter {
-	return &submitter{Dispatcher: d, lane: newLane(), queued: make(chan *item, inFlight)}
+	return &submitter{Dispatcher: d, lane: newLane(), turns: newTurns(), queued: make(chan *item, inFlight)}
 }
 
 // takeSubmissions takes submissions until ctx ends, and returns when all that
@@ -57,6 +59,10 @@ func (d *Dispatcher) takeSubmissions(ctx, work context.Context) {
 func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	it := &item{Delivery: m}
 	faults := it.read(s.cfg.MaxTimeout)
+	if it.sub.ConversationID != "" {
+		s.inTurn(ctx, it.sub.ConversationID, m)
+		return
+	}
 	rec, known := s.agents.cached(it.sub.AgentKey)
 	plain := len(faults) == 0 && rec.misfit(it.sub) == nil && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
 		it.sub.StartTimeoutSeconds == 0 && !it.delayed()
@@ -65,6 +71,24 @@ func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 		return
 	}
 	s.aside(ctx, s.lane, m, it.sub.RunID, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
+}
+
+// inTurn takes in the submissions of one conversation one after the other, in
+// the order of the inbox.
+func (s *submitter) inTurn(ctx context.Context, conversation string, m *jsutil.Delivery) {
+	first, err := s.turns.enter(conversation, m)
+	if err != nil {
+		s.finish(m, "", err)
+	}
+	if first {
+		s.lane.run(func() {
+			for ; m != nil; m = s.turns.next(conversation) {
+				it := &item{Delivery: m}
+				faults := it.read(s.cfg.MaxTimeout)
+				s.handle(ctx, m, it.sub.RunID, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
+			}
+		})
+	}
 }
 
 // read decodes the submission and settles its run id.
@@ -98,7 +122,7 @@ func (it *item) delayed() bool { return it.sub.NotBefore.After(time.Now()) }
 // nothing was sent.
 func (s *submitter) send(it *item, rec contracts.AgentRecord) error {
 	complete(&it.sub, rec, s.cfg.MaxTimeout)
-	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, queuedOf(it.sub, it.Stored), time.Now())
+	event, err := contracts.Next(contracts.Head{}, it.sub.RunID, queuedOf(it.sub, it.Stored, ""), time.Now())
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,17 +170,25 @@ func roundSubjects(runID string) string {
 	return contracts.KVSubject(contracts.BucketRuns, "round."+runID+".>")
 }
 
-func (s *sweeper) purgeKey(ctx context.Context, r removal) error {
-	key := r.record.rec.IdempotencyKey
-	if key == "" {
-		return nil
+// purgeKeys purges the idempotency key that the run holds, and its conversation
+// if nobody came after it: that is forgotten with its last run.
+func (s *sweeper) purgeKeys(ctx context.Context, r removal) error {
+	key, id := r.record.rec.IdempotencyKey, r.record.rec.ConversationID
+	for _, of := range [][2]string{{key, contracts.IdempotencyKey(key)}, {id, contracts.ConversationKey(id)}} {
+		if of[0] == "" {
+			continue
+		}
+		subject := contracts.KVSubject(contracts.BucketRuns, of[1])
+		m, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
+		if err == nil && strings.HasSuffix(string(m.Data), r.runID) { // else it is another run's
+			// Up to what was read: whoever comes into the conversation just now stays.
+			err = jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, subject, m.Sequence+1)
+		}
+		if ignoring(jsutil.ErrNotFound, err) != nil {
+			return err
+		}
 	}
-	subject := contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey(key))
-	m, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
-	if err == nil && string(m.Data) == r.runID { // else it is another run's
-		err = s.purge(ctx, subject)
-	}
-	return ignoring(jsutil.ErrNotFound, err)
+	return nil
 }
 
 // markGone puts a marker in place of the status, for the indexes to see. A

@@ -71,6 +71,40 @@ func (p *player) old(age time.Duration, key string) (runlog.Head, string) {
 	return p.past(head, id, age, contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: 1}}), id
 }
 
+// A conversation is forgotten with its last run, and not with an earlier one.
+func TestConversationsAreForgotten(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	k := startKeeper(t, b, Config{}, idle)
+	s := newSweeper(k.Statekeeper)
+	first, last := contracts.NewRunID(), contracts.NewRunID()
+	key := contracts.ConversationKey("c1")
+	left := func() string {
+		m, err := jsutil.GetFromLeader(t.Context(), b.NC, contracts.StreamRuns, jsutil.GetRequest{LastFor: contracts.KVSubject(contracts.BucketRuns, key)})
+		if err != nil {
+			return ""
+		}
+		return string(m.Data)
+	}
+	purge := func(id string) {
+		t.Helper()
+		r := removal{runID: id}
+		r.record.rec.ConversationID = "c1"
+		if err := s.purgeKeys(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	purge(first) // there is none
+	p.kv(key, first+" "+last)
+	if purge(first); left() != first+" "+last {
+		t.Errorf("with an earlier run the conversation became %q", left())
+	}
+	if purge(last); left() != "" {
+		t.Errorf("with its last run the conversation became %q", left())
+	}
+}
+
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	b := jstest.Start(t)

@@ -70,7 +70,7 @@ func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan
 	a.scheduleBeats(now)
 	a.run = agent.NewRun(ctx, agent.Start{
 		Submission: wk.submission, Attempt: at.Attempt, MaxAttempts: at.MaxAttempts, Epoch: at.Epoch,
-		State: state, Usage: at.Usage, Host: host{a}, Log: a.log,
+		State: state, History: wk.history, Usage: at.Usage, Host: host{a}, Log: a.log,
 	})
 	a.writer.usage = a.run.Usage
 	if !w.hold(a) {

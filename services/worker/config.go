@@ -49,6 +49,9 @@ type Config struct {
 	// TakeoverGrace is how long a silent holder is asked again (DESIGN, idea 4);
 	// default 1 s, and never more than a quarter of Lease.
 	TakeoverGrace time.Duration
+	// HistoryLimit is how many messages of its conversation, the newest ones, a
+	// run begins with; default 200.
+	HistoryLimit int
 
 	// Topology is used to make streams that are missing.
 	Topology jsutil.TopologyOptions
@@ -74,6 +77,7 @@ func (c Config) withDefaults() Config {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
 	c.CancelGrace = cmp.Or(c.CancelGrace, 10*time.Second)
 	c.TakeoverGrace = cmp.Or(c.TakeoverGrace, time.Second)
+	c.HistoryLimit = cmp.Or(c.HistoryLimit, 200)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
 }
@@ -102,6 +106,7 @@ func (c Config) check() error {
 		seen[a.Key] = true
 	}
 	fault(c.Concurrency < 1, "concurrency", "must be at least 1, not %d", c.Concurrency)
+	fault(c.HistoryLimit < 1, "history_limit", "must be at least 1, not %d", c.HistoryLimit)
 	fault(c.MaxAttempts < 1 || c.MaxAttempts > contracts.MaxMaxAttempts, "max_attempts", "must be 1 to %d, not %d", contracts.MaxMaxAttempts, c.MaxAttempts)
 	fault(c.RunTimeout <= 0 || c.RunTimeout > contracts.MaxTimeoutSeconds*time.Second, "run_timeout", "must be above 0 and at most %ds, not %v", contracts.MaxTimeoutSeconds, c.RunTimeout)
 	fault(c.Lease < time.Second, "lease", "must be at least 1s, not %v", c.Lease)

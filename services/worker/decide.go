@@ -20,6 +20,7 @@ const (
 	actExhaust               // append run.failed: no attempt is left
 	actTimeOut               // append run.timed_out: it was to begin earlier
 	actLost                  // append run.failed: its checkpoint has gone (resume finds it)
+	actTurn                  // the run before it in its conversation has not ended: give the message back for a while
 	actLeave                 // nothing: another delivery of the same message is seen to
 )
 

@@ -28,6 +28,8 @@ type work struct {
 	submission contracts.Submission
 	queued     contracts.Event
 	due        time.Time // from when on it could have begun
+	follows    string    // the run before it in its conversation
+	history    []contracts.Message
 	log        *slog.Logger
 }
 
@@ -46,7 +48,7 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
 		w.takeAgain(context.WithoutCancel(ctx), held, d)
 		return nil
 	}
-	at, state, err := w.claim(ctx, wk)
+	at, state, err := w.claim(ctx, &wk)
 	switch {
 	case err != nil:
 		wk.log.Warn("run could not be taken, its lease decides", "error", err)
@@ -89,18 +91,18 @@ func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
 	if e.Type != contracts.TypeQueued || e.RunID != runID || s.RunID != runID || s.AgentKey != e.AgentKey || !known {
 		return work{}, fmt.Errorf("event %s of run %s for agent %q is no work of this subject", e.Type, e.RunID, e.AgentKey)
 	}
-	return work{delivery: d, agent: a, submission: s, queued: e, due: metrics.Due(e, queued),
+	return work{delivery: d, agent: a, submission: s, queued: e, due: metrics.Due(e, queued), follows: queued.Follows,
 		log: w.log.With("run_id", runID, "agent_key", e.AgentKey)}, nil
 }
 
 // claim brings the run to run.started under this worker. A nil head and no
 // error mean that the message has been dealt with otherwise.
-func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.State, error) {
+func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.State, error) {
 	// A drain does not cut it off: an append whose outcome nobody waits for may
 	// start an attempt that nobody executes. Past the lease it is somebody else's.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Lease)
 	defer cancel()
-	at, err := w.position(ctx, wk)
+	at, err := w.position(ctx, *wk)
 	if errors.Is(err, jsutil.ErrNotFound) {
 		wk.log.Warn("work message of a run without a log, dropped")
 		w.answer(wk.delivery.Ack())
@@ -122,6 +124,9 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 		case actDrop:
 			w.answer(wk.delivery.Ack())
 			return nil, nil, nil
+		case actTurn:
+			w.answer(wk.delivery.Nak(turnPause(now.Sub(wk.queued.Time))))
+			return nil, nil, nil
 		case actWait:
 			w.answer(wk.delivery.Nak(at.NotBefore.Sub(now)))
 			return nil, nil, nil
@@ -139,7 +144,7 @@ func (w *Worker) claim(ctx context.Context, wk work) (*runlog.Head, *contracts.S
 			continue
 		}
 		var next runlog.Head
-		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
+		if next, err = w.appendClaim(ctx, *wk, at, act, now); err == nil {
 			if act == actStart {
 				if at.Status.Held() {
 					w.counts.Takeovers.Add(1)
@@ -177,7 +182,14 @@ func spoil(at *contracts.Head) {
 // prepare gets what a run needs before its start: the state to go on from and
 // most of a lease, so that a broker which cannot give them charges no attempt;
 // and the worker's word that it is started once. It says what is to be done then.
-func (w *Worker) prepare(ctx context.Context, wk work, at runlog.Head) (*contracts.State, action, error) {
+func (w *Worker) prepare(ctx context.Context, wk *work, at runlog.Head) (*contracts.State, action, error) {
+	if wk.submission.ConversationID != "" {
+		history, turn, err := w.history(ctx, wk, at.Head)
+		if err != nil || !turn {
+			return nil, actTurn, err
+		}
+		wk.history = history
+	}
 	state, act, err := w.resume(ctx, at)
 	if err != nil || act != actStart {
 		return nil, act, err
@@ -235,10 +247,14 @@ func (w *Worker) claimEvent(wk work, at contracts.Head, act action, now time.Tim
 	var d contracts.Draft
 	switch act {
 	case actStart:
-		d = contracts.Draft{Type: contracts.TypeStarted, WorkerID: w.cfg.WorkerID, Payload: contracts.Started{
+		started := contracts.Started{
 			AgentKey: at.AgentKey, Epoch: at.Epoch + 1, Attempt: at.Attempt + 1, ResumedFrom: at.Checkpoint,
 			LeaseToken: wk.delivery.Token(),
-		}}
+		}
+		if at.Epoch == 0 {
+			started.History = wk.history
+		}
+		d = contracts.Draft{Type: contracts.TypeStarted, WorkerID: w.cfg.WorkerID, Payload: started}
 	case actCancel:
 		d = contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: "its worker was gone"}}
 	case actExhaust:

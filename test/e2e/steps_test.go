@@ -78,7 +78,7 @@ func runStepsWorker() int {
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: os.Getenv(workerURL), Name: "suicidal", Retry: true})
 	if err == nil {
 		var w *worker.Worker
-		w, err = worker.New(nc, worker.Config{Agents: []agent.Agent{{Key: "suicidal", Run: suicidal}, {Key: "asks", Run: asks}, {Key: "mails", Run: mails}}, MaxAttempts: 20,
+		w, err = worker.New(nc, worker.Config{Agents: []agent.Agent{{Key: "suicidal", Run: suicidal}, {Key: "asks", Run: asks}, {Key: "mails", Run: mails}, {Key: "talks", Run: talks}}, MaxAttempts: 20,
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 		if err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -43,6 +43,8 @@ type Trial struct {
 	// Before is asked before an event is committed; a Crash then loses it.
 	// After is asked when it is. They are called one at a time.
 	Before, After func(e contracts.Event) Act
+	// History is what was said in the run's conversation before it.
+	History []contracts.Message
 	// Log is the agent's logger; nowhere unless set.
 	Log *slog.Logger
 
@@ -129,7 +131,7 @@ func (t *Trial) Attempt(ctx context.Context) Outcome {
 		defer cancel()
 	}
 	start := agent.Start{Submission: t.sub, Attempt: at.Attempt, MaxAttempts: at.MaxAttempts, Epoch: at.Epoch,
-		Usage: at.Usage, Host: a, Log: a.log}
+		History: t.History, Usage: at.Usage, Host: a, Log: a.log}
 	if at.Checkpoint != nil {
 		start.State = &t.states[at.Checkpoint.Revision-1]
 	}

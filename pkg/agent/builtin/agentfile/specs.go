@@ -27,6 +27,7 @@ type Settings struct {
 	HeartbeatEventIntervalSeconds float64  `json:"heartbeat_event_interval_seconds,omitempty"`
 	RetryBackoffBase              float64  `json:"retry_backoff_base,omitempty"`
 	RetryBackoffMax               float64  `json:"retry_backoff_max,omitempty"`
+	HistoryLimit                  int      `json:"history_limit,omitempty"`
 	DrainTimeoutSeconds           *float64 `json:"drain_timeout_seconds,omitempty"`
 	CancelGraceSeconds            *float64 `json:"cancel_grace_seconds,omitempty"`
 }

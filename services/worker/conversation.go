@@ -1,0 +1,88 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// appearWithin is how long a run that has its turn may be without a log: its
+// dispatcher died before it wrote run.queued, and another one does. After
+// that it was removed, with its retention.
+const appearWithin = time.Minute
+
+// history returns what was said in the run's conversation before it; false if
+// the run before it has not ended. What a run began with is in its first
+// run.started: so all attempts begin with the same, whatever becomes of the
+// runs before it, and who follows one that left nothing behind need not look
+// farther back than that.
+func (w *Worker) history(ctx context.Context, wk *work, at contracts.Head) (history []contracts.Message, turn bool, err error) {
+	if at.Epoch > 0 {
+		_, history, err = w.opening(ctx, at)
+		return history, true, err
+	}
+	for id := wk.follows; id != ""; {
+		last, err := w.runs.LastFromLeader(ctx, id)
+		switch {
+		case errors.Is(err, jsutil.ErrNotFound):
+			return nil, time.Since(wk.queued.Time) > appearWithin, nil
+		case err != nil || !last.Status.Terminal():
+			return nil, false, err
+		case last.Type == contracts.TypeSucceeded:
+			var p contracts.Succeeded
+			if err := json.Unmarshal(last.Payload, &p); err != nil || len(p.FinalMessages) > 0 {
+				return w.newest(p.FinalMessages), true, err
+			}
+		}
+		if id, history, err = w.opening(ctx, last.Event.Head()); err != nil || last.Epoch > 0 {
+			return w.newest(history), true, err
+		}
+	}
+	return nil, true, nil
+}
+
+// opening returns the run that another one follows, and what that began with.
+func (w *Worker) opening(ctx context.Context, of contracts.Head) (follows string, history []contracts.Message, err error) {
+	for e, err := range w.runs.Read(ctx, of.RunID, 1) {
+		var p struct { // of both payloads
+			Follows string              `json:"follows"`
+			History []contracts.Message `json:"history"`
+		}
+		if err == nil && (e.Type == contracts.TypeQueued || e.Type == contracts.TypeStarted) {
+			err = json.Unmarshal(e.Payload, &p)
+			follows += p.Follows // of one of them
+		}
+		if err != nil || e.Type == contracts.TypeStarted || e.Seq == of.Seq {
+			return follows, p.History, err
+		}
+	}
+	return "", nil, fmt.Errorf("read the begin of run %s: %w: a replica lags", of.RunID, jsutil.ErrUnavailable)
+}
+
+// newest returns the end of messages: at most HistoryLimit of them, and half of
+// what an event may hold, from one on that begins something. An answer of a tool
+// without its call is refused by models.
+func (w *Worker) newest(messages []contracts.Message) []contracts.Message {
+	room, from := w.payloadLimit()/2, len(messages)
+	for i := len(messages) - 1; i >= max(0, len(messages)-w.cfg.HistoryLimit); i-- {
+		raw, err := contracts.Encode(messages[i])
+		if room -= len(raw); err != nil || room < 0 {
+			break
+		}
+		if role := messages[i].Role; role != contracts.RoleTool && role != contracts.RoleAssistant {
+			from = i
+		}
+	}
+	return messages[from:]
+}
+
+// turnPause is how long a run that has waited for some time waits before it is
+// looked at again whether the run before it has ended.
+func turnPause(waited time.Duration) time.Duration {
+	return min(max(waited/8, 100*time.Millisecond), 2*time.Second)
+}

@@ -1,0 +1,122 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/runlog"
+)
+
+func talk(roles string) (messages []contracts.Message) {
+	for i, r := range strings.Fields(roles) {
+		role := map[string]string{"u": contracts.RoleUser, "s": contracts.RoleSystem, "a": contracts.RoleAssistant, "t": contracts.RoleTool}[r]
+		messages = append(messages, contracts.Text(role, fmt.Sprint(i)))
+	}
+	return messages
+}
+
+// A history is cut at its limit and before an answer whose question is lost.
+func TestNewest(t *testing.T) {
+	b := newBench(t)
+	for _, c := range []struct {
+		roles string
+		limit int
+		want  int // messages that are left
+	}{
+		{"", 3, 0}, {"u a", 3, 2}, {"u a u a", 3, 2}, {"u a t a u a", 5, 2}, {"u a t a u a", 6, 6}, {"s u a", 3, 3}, {"u a t t", 3, 0}, {"u a u", 1, 1},
+	} {
+		w := &Worker{nc: b.NC, cfg: Config{HistoryLimit: c.limit}}
+		all := talk(c.roles)
+		got := w.newest(all)
+		if len(got) != c.want || c.want > 0 && got[len(got)-1].Text() != all[len(all)-1].Text() {
+			t.Errorf("%q, limit %d: %d are left, want %d", c.roles, c.limit, len(got), c.want)
+		}
+	}
+	w := &Worker{nc: b.NC, cfg: Config{HistoryLimit: 100}}
+	large := append(talk("u a"), contracts.Text(contracts.RoleUser, strings.Repeat("x", w.payloadLimit()/3)), contracts.Text(contracts.RoleUser, strings.Repeat("y", w.payloadLimit()/4)))
+	if got := w.newest(large); len(got) != 1 {
+		t.Errorf("of what does not fit %d are left, want 1", len(got))
+	}
+}
+
+// follower is a work message of a run that follows another one.
+func (b *bench) follower(t *testing.T, s contracts.Submission, follows string, queued time.Time) string {
+	t.Helper()
+	s.RunID, s.AgentKey, s.Priority, s.MaxAttempts, s.ConversationID = contracts.NewRunID(), "talks", contracts.PriorityNormal, 3, "c1"
+	e, err := contracts.Next(contracts.Head{}, s.RunID, contracts.Draft{Type: contracts.TypeQueued, AgentKey: s.AgentKey, Priority: s.Priority,
+		MaxAttempts: s.MaxAttempts, Payload: contracts.Queued{Submission: s, Follows: follows}}, queued)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := b.runs.Append(t.Context(), runlog.Head{}, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := contracts.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.publishWork(t, s, body, at.Sequence)
+	return s.RunID
+}
+
+// A run waits for the one before it, for which a run without a log counts too,
+// and does not take a slot meanwhile. Who lost his log long ago is waited for no more.
+func TestFollower(t *testing.T) {
+	b := newBench(t)
+	given := make(chan string, 10)
+	b.start(t, Config{Concurrency: 1, Agents: []agent.Agent{
+		{Key: "echo", Run: echo},
+		{Key: "talks", Run: func(_ context.Context, run *agent.Run) (agent.Result, error) {
+			var texts []string
+			for _, m := range run.Messages {
+				texts = append(texts, m.Text())
+			}
+			given <- strings.Join(texts, " ")
+			return agent.Result{}, nil
+		}},
+	}})
+	input := contracts.Submission{Input: contracts.Input{Messages: []contracts.Message{contracts.Text(contracts.RoleUser, "now")}}}
+	b.waitForEnd(t, b.follower(t, input, contracts.NewRunID(), time.Now().Add(-2*appearWithin)))
+	if got := <-given; got != "now" {
+		t.Errorf("after a run that was removed: %q", got)
+	}
+
+	first, second := contracts.NewRunID(), ""
+	second = b.follower(t, input, first, time.Now())
+	third := b.follower(t, input, second, time.Now())
+	b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo"})) // in the only slot
+	at := runlog.Head{}
+	for i, d := range []contracts.Draft{
+		{Type: contracts.TypeQueued, AgentKey: "talks", Priority: contracts.PriorityNormal, MaxAttempts: 1},
+		{Type: contracts.TypeStarted, WorkerID: "w-1", Payload: contracts.Started{History: talk("u a")}},
+		{Type: contracts.TypeHeartbeat},
+		{Type: contracts.TypeFailed},
+	} {
+		e := mustNext(t, at.Head, first, d)
+		var err error
+		if at, err = b.runs.Append(t.Context(), at, e); err != nil {
+			t.Fatal(err)
+		}
+		if i < 3 {
+			b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo"})) // time to begin too early
+		}
+		if last, err := b.runs.Last(t.Context(), second); i < 3 && (err != nil || last.Epoch > 0) {
+			t.Errorf("it began while the run before it was %s, %v", at.Status, err)
+		}
+	}
+	for _, id := range []string{second, third} {
+		all := b.waitForEnd(t, id)
+		if got := <-given; got != "0 1 now" { // what the one before had begun with
+			t.Errorf("given %q", got)
+		}
+		if p := payload[contracts.Started](t, all[1]); len(p.History) != 2 {
+			t.Errorf("run.started has %+v", p.History)
+		}
+	}
+}
