@@ -27,8 +27,12 @@ func (d *Dispatcher) takeCommands(ctx, work context.Context, stream, consumer st
 		}
 		if first {
 			l.run(func() {
-				for done := uint64(0); m != nil; m = t.next(runID) {
-					done = d.turn(work, m, runID, done)
+				// What is put off holds done back: what comes behind it must see it in the inbox.
+				done, all := uint64(0), true
+				for ; m != nil; m = t.next(runID) {
+					if all = d.turn(work, m, runID, done) && all; all {
+						done = max(done, m.Sequence)
+					}
 				}
 			})
 		}
@@ -79,16 +83,13 @@ func (t *turns) next(id string) *jsutil.Delivery {
 }
 
 // turn handles m, in bounded time, and answers it. All about its run up to the
-// sequence done is done with; it returns up to which that is so now.
-func (d *Dispatcher) turn(ctx context.Context, m *jsutil.Delivery, runID string, done uint64) uint64 {
+// sequence done is done with; it reports whether m is too.
+func (d *Dispatcher) turn(ctx context.Context, m *jsutil.Delivery, runID string, done uint64) bool {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	err := d.carryOut(ctx, m, runID, done)
 	d.finish(m, runID, err)
-	if err != nil {
-		return done
-	}
-	return max(done, m.Sequence)
+	return err == nil
 }
 
 func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID string, done uint64) error {

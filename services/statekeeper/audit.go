@@ -97,7 +97,7 @@ func (s *sweeper) orphan(ctx context.Context, runID string, epoch, n uint64) err
 		return err
 	}
 	for e, err := range s.log.Scan(ctx, runID, 0) {
-		if err != nil && !errors.Is(err, runlog.ErrMalformed) || e.Type == contracts.TypeCheckpoint && e.Checkpoint.Epoch == epoch && e.Checkpoint.N == n {
+		if err != nil && !errors.Is(err, runlog.ErrMalformed) || e.Type == contracts.TypeCheckpoint && e.Checkpoint != nil && e.Checkpoint.Epoch == epoch && e.Checkpoint.N == n {
 			return err
 		}
 	}

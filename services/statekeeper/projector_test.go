@@ -282,8 +282,22 @@ func TestPoison(t *testing.T) {
 	if n := k.projector.counters.stats().Poison; n < 2 {
 		t.Errorf("counted %d poison events, want 2 at least", n)
 	}
+	// A checkpoint that names none, by a worker of somebody's own.
+	bare, bareID := p.submit(contracts.Submission{})
+	bare = p.next(bare, bareID, started("w-1", ""))
+	e = p.make(bare, bareID, contracts.Draft{Type: contracts.TypeCheckpoint, Checkpoint: &contracts.CheckpointRef{N: 1, Epoch: 1, Revision: 1}, Payload: contracts.Checkpointed{}})
+	e.Checkpoint = nil
+	if bare, err = p.log.Append(t.Context(), bare, e); err != nil {
+		t.Fatal(err)
+	}
+	p.record(bare)
 	other := p.short(contracts.Submission{})
-	waitAcked(t, b, head.Sequence)
+	last, err := p.log.LastFromLeader(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.record(last.Head())
+	waitAcked(t, b, last.Sequence)
 	p.check(other)
 }
 

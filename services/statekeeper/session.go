@@ -151,7 +151,7 @@ func (s *session) fold(ctx context.Context, e runlog.Entry, err error) error {
 	if err != nil {
 		return err
 	}
-	if e.Type == contracts.TypeCheckpoint && e.Checkpoint.N > uint64(s.keep) {
+	if e.Checkpoint != nil && e.Type == contracts.TypeCheckpoint && e.Checkpoint.N > uint64(s.keep) {
 		s.due.Store(e.RunID, true)
 	}
 	ent, err := s.entry(ctx, e)

@@ -69,7 +69,7 @@ func newSweeper(k *Statekeeper) *sweeper {
 		pace: historyInterval, share: sweepShare,
 	}
 	s.task = s.look
-	s.steps = []removalStep{s.settleRound, s.purgeLog, s.purgeStates, s.purgeKeys, s.markGone}
+	s.steps = []removalStep{s.settleRound, s.purgeStates, s.purgeKeys, s.purgeLog, s.purgeRounds, s.markGone}
 	return s
 }
 

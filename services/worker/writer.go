@@ -79,7 +79,7 @@ func (w *writer) emit(ctx context.Context, d contracts.Draft) error {
 	payload, _ := d.Payload.(json.RawMessage)
 	first, err := w.enqueue(ctx, &entry{weight: int64(len(payload)), build: func(contracts.Head) (contracts.Draft, error) { return d, nil }})
 	if first {
-		go w.drain()
+		go w.drain(nil)
 	}
 	return err
 }
@@ -103,7 +103,7 @@ func (w *writer) delta(ctx context.Context, text string) error {
 		return contracts.Draft{Type: contracts.TypeDelta, Payload: contracts.Delta{Text: b.String()}}, nil
 	}})
 	if first {
-		go w.drain()
+		go w.drain(nil)
 	}
 	return err
 }
@@ -118,7 +118,7 @@ func (w *writer) commit(ctx context.Context, build func(head contracts.Head) (co
 		return err
 	}
 	if first {
-		w.drain()
+		w.drain(en)
 	}
 	return <-en.done
 }
@@ -151,8 +151,10 @@ func (w *writer) enqueue(ctx context.Context, en *entry) (bool, error) {
 	return first, nil
 }
 
-// drain appends what is queued, one by one, until nothing waits.
-func (w *writer) drain() {
+// drain appends what is queued, one by one, until nothing waits. Behind own, if
+// that is not nil, somebody else goes on: its owner waits for that event alone,
+// and others may queue theirs as fast as they go.
+func (w *writer) drain(own *entry) {
 	for {
 		w.mu.Lock()
 		if len(w.queue) == 0 {
@@ -173,6 +175,10 @@ func (w *writer) drain() {
 		w.room.Release(en.weight)
 		if en.done != nil {
 			en.done <- err
+		}
+		if en == own {
+			go w.drain(nil)
+			return
 		}
 	}
 }

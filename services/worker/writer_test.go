@@ -52,7 +52,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 			if queued != want {
 				t.Errorf("%d events of %d bytes were taken, want %d", queued, size, want)
 			}
-			go w.drain() // ends with the commit
+			go w.drain(nil) // ends with the commit
 			if err := w.commit(t.Context(), func(contracts.Head) (contracts.Draft, error) {
 				return contracts.Draft{Type: contracts.TypeSucceeded}, nil
 			}); err != nil {
