@@ -119,16 +119,8 @@ func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.
 			}
 		}
 		switch act {
-		case actLeave:
-			return nil, nil, nil
-		case actDrop:
-			w.answer(wk.delivery.Ack())
-			return nil, nil, nil
-		case actTurn:
-			w.answer(wk.delivery.Nak(turnPause(now.Sub(wk.queued.Time))))
-			return nil, nil, nil
-		case actWait:
-			w.answer(wk.delivery.Nak(at.NotBefore.Sub(now)))
+		case actLeave, actDrop, actTurn, actWait:
+			w.pass(wk, at, act, now)
 			return nil, nil, nil
 		case actAsk:
 			holds, askErr := w.askHolder(ctx, at)
@@ -167,6 +159,19 @@ func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.
 		}
 	}
 	return nil, nil, err
+}
+
+// pass answers a message whose run is not to be begun now.
+func (w *Worker) pass(wk *work, at runlog.Head, act action, now time.Time) {
+	switch act {
+	case actDrop:
+		w.answer(wk.delivery.Ack())
+	case actTurn:
+		w.answer(wk.delivery.Nak(turnPause(now.Sub(wk.queued.Time))))
+	case actWait:
+		w.answer(wk.delivery.Nak(at.NotBefore.Sub(now)))
+	default: // actLeave: somebody else answers it
+	}
 }
 
 // spoil is for tests of the tests.
