@@ -108,6 +108,31 @@ func TestSignalComesEarly(t *testing.T) {
 	b.waitEmpty(t)
 }
 
+// One that has waited for long, and is seldom looked at by now, is not overtaken by the next one.
+func TestSignalsKeepTheirOrder(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	id := b.newRun(t)
+	b.append(t, id, startedDraft("w-1"))
+	b.start(t, Config{})
+	looks := func(n uint64) {
+		t.Helper()
+		waitFor(t, "the signals to be looked at", func() bool {
+			c, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerSignals)
+			return err == nil && c.CachedInfo().Delivered.Consumer >= n
+		})
+	}
+	first := b.signal(t, id, "go", 1)
+	looks(5) // the next look is 1.6 s away
+	second := b.signal(t, id, "go", 2)
+	looks(6)
+	b.append(t, id, waitingDraft("go"))
+	for i, e := range b.waitHistory(t, id, waited+" run.signalled run.signalled")[3:] {
+		if want := []string{first, second}[i]; commandOf(e) != want {
+			t.Errorf("signal %d is %s", i+1, e.Payload)
+		}
+	}
+}
+
 // waitLooked waits until each signal in the inbox has come again, so that it
 // was looked at.
 func (b *bench) waitLooked(t testing.TB) {

@@ -203,6 +203,9 @@ func (p *player) redrive(at runlog.Head) (runlog.Head, bool) {
 	p.t.Helper()
 	subject := contracts.KVSubject(contracts.BucketRuns, contracts.RoundKey(at.RunID, at.Sequence))
 	holder, err := jsutil.Claim(p.t.Context(), p.records.js, contracts.StreamRuns, subject, contracts.RoundRedrive)
+	if errors.Is(err, jsutil.ErrNotFound) {
+		return at, false // a removal held the key, and is over; a dispatcher looks again, and finds no log
+	}
 	if err != nil {
 		p.t.Fatal(err)
 	}
