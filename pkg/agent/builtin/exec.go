@@ -6,14 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/internal/program"
 	"longhaul/pkg/contracts"
 )
 
@@ -97,31 +93,11 @@ func (cfg ExecConfig) check() error {
 	if err := contracts.CheckAgentKey(cfg.Key); err != nil {
 		faults = append(faults, contracts.Fault{Field: "key", Message: err.Error()})
 	}
-	if len(cfg.Command) == 0 || cfg.Command[0] == "" {
-		faults = append(faults, contracts.Fault{Field: "command", Message: "must name a program"})
-	} else if err := cfg.find(); err != nil { // now, not at its every run
-		faults = append(faults, contracts.Fault{Field: "command", Message: err.Error()})
-	}
-	if info, err := os.Stat(cfg.Dir); cfg.Dir != "" && (err != nil || !info.IsDir()) {
-		faults = append(faults, contracts.Fault{Field: "dir", Message: fmt.Sprintf("must be a directory, not %s", cfg.Dir)})
-	}
-	for i, kv := range cfg.Env {
-		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" {
-			faults = append(faults, contracts.Fault{Field: fmt.Sprintf("env[%d]", i), Message: "must be NAME=value"})
-		}
-	}
-	for i, name := range cfg.PassEnv {
-		if plain := strings.TrimSuffix(name, "*"); name == "" || strings.ContainsAny(plain, "*=") {
-			faults = append(faults, contracts.Fault{Field: fmt.Sprintf("pass_env[%d]", i), Message: fmt.Sprintf("must be a name, with or without a * at its end, not %q", name)})
-		}
-	}
+	faults = append(faults, cfg.program().Check()...)
 	for field, negative := range map[string]bool{"grace": cfg.Grace < 0, "timeout": cfg.Timeout < 0, "max_output": cfg.MaxOutput < 0} {
 		if negative {
 			faults = append(faults, contracts.Fault{Field: field, Message: "must not be negative"})
 		}
-	}
-	if err := cfg.Limits.check(); err != nil {
-		faults = append(faults, contracts.Fault{Field: "limits", Message: err.Error()})
 	}
 	if len(cfg.InputSchema) > 0 && !json.Valid(cfg.InputSchema) {
 		faults = append(faults, contracts.Fault{Field: "input_schema", Message: "must be JSON"})
@@ -132,33 +108,18 @@ func (cfg ExecConfig) check() error {
 	return nil
 }
 
-// find looks for the program.
-func (cfg ExecConfig) find() error {
-	name := cfg.Command[0]
-	if filepath.Base(name) != name && !filepath.IsAbs(name) {
-		name = filepath.Join(cfg.Dir, name)
-		if !filepath.IsAbs(name) {
-			name = "." + string(filepath.Separator) + name
-		}
-	}
-	_, err := exec.LookPath(name)
-	return err
+// program is the part of it that is about any program.
+func (cfg ExecConfig) program() program.Spec {
+	return program.Spec{Command: cfg.Command, Dir: cfg.Dir, PassEnv: cfg.PassEnv, Env: cfg.Env, Limits: cfg.Limits}
 }
 
-// passes reports whether the program gets a variable of the worker's.
-func (cfg ExecConfig) passes(name string) bool {
-	return cfg.PassEnv == nil || slices.ContainsFunc(cfg.PassEnv, func(admitted string) bool {
-		begin, any := strings.CutSuffix(admitted, "*")
-		return name == admitted || any && strings.HasPrefix(name, begin)
-	})
-}
+// Limits are bounds that the system puts on each process of a program; zero is
+// no bound but the worker's own.
+type Limits = program.Limits
 
 // PlainEnv is a PassEnv for programs that need no secrets of the worker's:
 // where things are, who and where they run for, and how the network is reached.
-func PlainEnv() []string {
-	return []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "SSL_CERT_*",
-		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-}
+func PlainEnv() []string { return program.PlainEnv() }
 
 func errTooLate(limit time.Duration) error {
 	return &ExecError{Info: contracts.ErrorInfo{Type: "ProgramTimeout", Message: fmt.Sprintf("the program took longer than %v", limit), Retriable: true}}

@@ -16,6 +16,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin/internal/lines"
+	"longhaul/pkg/agent/internal/program"
 	"longhaul/pkg/contracts"
 )
 
@@ -49,11 +50,11 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 		late := time.AfterFunc(cfg.Timeout, func() { stop(errTooLate(cfg.Timeout)) })
 		defer late.Stop()
 	}
-	command := cfg.Limits.wrap(cfg.Command)
+	command := cfg.Limits.Wrap(cfg.Command)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.WaitDelay = cfg.Dir, env, bytes.NewReader(input), cfg.Grace
-	cmd.Cancel = func() error { return terminate(cmd.Process) }
-	ownGroup(cmd)
+	cmd.Cancel = func() error { return program.Terminate(cmd.Process) }
+	program.OwnGroup(cmd)
 
 	// Plain pipes, read here: with the ones that exec makes for a writer, the
 	// program's end would cut off output that waits for room in the log.
@@ -82,7 +83,7 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 	}()
 
 	waitErr := cmd.Wait()
-	killGroup(cmd.Process)
+	program.KillGroup(cmd.Process)
 	stdout.programEnded()
 	stderr.programEnded()
 	<-outDone
@@ -136,21 +137,10 @@ func (p *pipeReader) programEnded() {
 
 func (p *pipeReader) close() { _ = p.file.Close() }
 
-// environment is what the program gets of the worker's, and its own.
-func (cfg ExecConfig) environment() (env []string) {
-	for _, kv := range os.Environ() {
-		// The worker's own settings, credentials among them, are not the program's business.
-		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "LONGHAUL_") && cfg.passes(name) {
-			env = append(env, kv)
-		}
-	}
-	return append(env, cfg.Env...)
-}
-
 // programEnv returns the environment of the program, and what removes the
 // state's file, if there is one.
 func programEnv(cfg ExecConfig, run *agent.Run) (env []string, cleanup func(), err error) {
-	env = append(cfg.environment(),
+	env = append(cfg.program().Environment(),
 		"LONGHAUL_RUN_ID="+run.ID,
 		"LONGHAUL_ATTEMPT="+strconv.Itoa(run.Attempt),
 		"LONGHAUL_MAX_ATTEMPTS="+strconv.Itoa(run.MaxAttempts),

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/internal/program"
 	"longhaul/pkg/contracts"
 )
 
@@ -33,19 +34,19 @@ func ExecTool(cfg ExecConfig, name, description string, schema json.RawMessage) 
 const maxToolOutput = 1 << 20
 
 func callProgram(ctx context.Context, cfg ExecConfig, args json.RawMessage) (string, error) {
-	command := cfg.Limits.wrap(cfg.Command)
+	command := cfg.Limits.Wrap(cfg.Command)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var stdout, stderr endless
 	stdout.left, stderr.left = maxToolOutput, stderrTail
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = cfg.Dir, bytes.NewReader(args), &stdout, &stderr, cfg.Grace
-	cmd.Env = append(cfg.environment(), "LONGHAUL_TOOL_CALL="+agent.StepKey(ctx))
-	cmd.Cancel = func() error { return terminate(cmd.Process) }
-	ownGroup(cmd)
+	cmd.Env = append(cfg.program().Environment(), "LONGHAUL_TOOL_CALL="+agent.StepKey(ctx))
+	cmd.Cancel = func() error { return program.Terminate(cmd.Process) }
+	program.OwnGroup(cmd)
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("start the program: %w", err)
 	}
 	err := cmd.Wait()
-	killGroup(cmd.Process)
+	program.KillGroup(cmd.Process)
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // the latter: stdin was left unread
 		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.text()))
 	}

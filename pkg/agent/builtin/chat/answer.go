@@ -7,7 +7,7 @@ import (
 	"github.com/openai/openai-go/v3"
 
 	"longhaul/pkg/agent"
-	"longhaul/pkg/agent/builtin/internal/remote"
+	"longhaul/pkg/agent/internal/remote"
 	"longhaul/pkg/contracts"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/openai/openai-go/v3/packages/ssestream"
 
 	"longhaul/pkg/agent"
-	"longhaul/pkg/agent/builtin/internal/remote"
+	"longhaul/pkg/agent/internal/remote"
 	"longhaul/pkg/contracts"
 )
 

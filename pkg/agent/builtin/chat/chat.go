@@ -8,7 +8,7 @@ import (
 	"unicode"
 
 	"longhaul/pkg/agent"
-	"longhaul/pkg/agent/builtin/internal/remote"
+	"longhaul/pkg/agent/internal/remote"
 	"longhaul/pkg/contracts"
 )
 

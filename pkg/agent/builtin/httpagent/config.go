@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"longhaul/pkg/agent"
-	"longhaul/pkg/agent/builtin/internal/remote"
+	"longhaul/pkg/agent/internal/remote"
 	"longhaul/pkg/agent/schema"
 	"longhaul/pkg/contracts"
 )

@@ -12,7 +12,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin/internal/lines"
-	"longhaul/pkg/agent/builtin/internal/remote"
+	"longhaul/pkg/agent/internal/remote"
 	"longhaul/pkg/contracts"
 )
 

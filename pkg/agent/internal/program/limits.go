@@ -1,4 +1,4 @@
-package builtin
+package program
 
 import (
 	"errors"
@@ -22,23 +22,24 @@ type Limits struct {
 	OpenFiles int
 }
 
-func (l Limits) check() error {
+// Check says what is wrong with them.
+func (l Limits) Check() error {
 	switch {
 	case l == (Limits{}):
 		return nil
 	case l.CPU < 0 || l.Memory < 0 || l.FileSize < 0 || l.OpenFiles < 0:
 		return errors.New("must not be negative")
-	case !ownGroups:
+	case !Groups:
 		return errors.New("there are none on this system")
 	}
 	_, err := exec.LookPath("sh")
 	return err
 }
 
-// wrap has a shell set the limits and then become the program. It is given the
+// Wrap has a shell set the limits and then become the program. It is given the
 // command as arguments, and reads none of it. A limit that is set on a process
 // after its start would come too late for what it has started itself.
-func (l Limits) wrap(command []string) []string {
+func (l Limits) Wrap(command []string) []string {
 	var script []string
 	limit := func(flag string, value int64) {
 		if value > 0 {
