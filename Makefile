@@ -20,6 +20,7 @@ TESTFLAGS ?= -p 2 -parallel 4 -timeout 8m
 FUZZTIME  ?= 10s
 PKG       ?= ./...
 SOAK      ?= 1h
+ARGS      ?=
 
 # A core that can be read in a day: docs/adr/0010.
 CORE_MAX  ?= 9800
@@ -82,8 +83,8 @@ demo: build ## watch it work: two workers, one killed, a run resumed
 	./$(BIN) demo
 
 .PHONY: bench
-bench: build ## measure the broker's floor and our runs per second, as ratios
-	go run ./test/bench
+bench: build ## measure the broker's floor and our runs per second, as ratios (ARGS='--only end-to-end --rounds 3' for a part)
+	go run ./test/bench $(ARGS)
 
 .PHONY: recovery
 recovery: build ## kill, stop and restart what runs, hold the figures against their bounds

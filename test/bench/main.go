@@ -1,107 +1,107 @@
 // Command bench measures Longhaul against the JetStream operations that it
 // cannot do without, on this machine, in one run: `make bench`.
 //
-// The broker (file storage), dispatcher, statekeeper and worker are processes
-// of their own, as a user runs them; this program is the client. Rounds of the
-// floor and of ours alternate, and what is reported are medians and their
-// ratios: machines differ and are noisy, ratios within one run hold better.
+// Brokers (file storage), dispatcher, statekeeper and workers are processes of
+// their own; this program is the client. The ideal run's worker is a process of
+// its own, too, the same one that hosts ours. Rounds of the floor and of ours
+// alternate, and what counts are medians and their ratios: machines differ and
+// are noisy, ratios within one run hold better.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
-	"slices"
 	"syscall"
-	"time"
 
 	"longhaul/test/cluster"
 )
 
 func main() {
-	if err := run(); err != nil {
+	for _, serve := range []func() (bool, error){cluster.ServeBroker, serveWorker} {
+		if is, err := serve(); is {
+			exit(err)
+		}
+	}
+	exit(run())
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 // options are what the command line says.
 type options struct {
-	binary  string
-	rounds  int
-	runs    int
-	latency int
-	json    bool
+	binary string
+	only   string
+	rounds int
+	runs   int
+	json   string
 }
 
 func run() error {
-	if is, err := cluster.ServeBroker(); is {
-		return err
-	}
 	var o options
-	flag.StringVar(&o.binary, "longhaul", "bin/longhaul", "the binary to measure")
+	flag.StringVar(&o.binary, "longhaul", "bin/longhaul", "the binary whose services are measured")
+	flag.StringVar(&o.only, "only", "", "measure these groups alone, separated by commas: end-to-end, floor, …")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each measurement")
-	flag.IntVar(&o.runs, "runs", 10_000, "runs, or messages, of each round")
-	flag.IntVar(&o.latency, "latency", 300, "runs, one at a time, for the latencies")
-	flag.BoolVar(&o.json, "json", false, "print JSON in place of the table")
+	flag.IntVar(&o.runs, "runs", 20_000, "runs in each round; what is slow takes a part of it")
+	flag.StringVar(&o.json, "json", "", "write everything, every round of it, into this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	report, err := measure(ctx, o)
+	some, err := chosen(o.only)
 	if err != nil {
 		return err
 	}
-	if o.json {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(report)
+	r := newReport(o)
+	for _, g := range some {
+		if err := r.take(ctx, o, g); err != nil {
+			return fmt.Errorf("%s: %w", g.name, err)
+		}
 	}
-	report.print(os.Stdout)
-	return nil
+	r.print(os.Stdout)
+	if o.json == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.json, append(data, '\n'), 0o644) //nolint:gosec // figures for all to see
 }
 
-// measure takes the rounds.
-func measure(ctx context.Context, o options) (*report, error) {
-	s, err := startSetup(ctx, o.binary)
+// take takes all rounds of a group.
+func (r *report) take(ctx context.Context, o options, g group) (err error) {
+	fmt.Fprintf(os.Stderr, "%s (%s)\n", g.name, g.stage.name)
+	s, err := startStage(ctx, o.binary, g.stage)
+	defer func() { err = errors.Join(err, s.stop()) }()
 	if err != nil {
-		return nil, err
+		return s.logs(err)
 	}
-	defer s.stop()
-	rates := map[string][]float64{}
-	var lat latencies
+	if err := s.host(ctx, 1, 64); err != nil {
+		return err
+	}
+	if err := s.registered(ctx); err != nil {
+		return err
+	}
 	for round := range o.rounds {
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, o.rounds)
-		for _, m := range []struct {
-			name string
-			do   func(context.Context, int) (float64, error)
-		}{
-			{publishFloor, s.publish},
-			{consumeFloor, s.consume},
-			{ideal16, func(ctx context.Context, n int) (float64, error) { return s.idealRun(ctx, n, 16) }},
-			{ideal64, func(ctx context.Context, n int) (float64, error) { return s.idealRun(ctx, n, 64) }},
-			{oursEndToEnd, s.endToEnd},
-		} {
-			rate, err := m.do(ctx, o.runs)
+		for _, m := range g.all {
+			n := max(int(float64(o.runs)*m.part), 10)
+			got, err := m.do(ctx, s, n)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", m.name, err)
+				return fmt.Errorf("%s: %w", m.name, err)
 			}
-			rates[m.name] = append(rates[m.name], rate)
-			fmt.Fprintf(os.Stderr, "  %-28s %9.0f/s\n", m.name, rate)
-		}
-		if err := s.oneByOne(ctx, o.latency/o.rounds, &lat); err != nil {
-			return nil, fmt.Errorf("latency: %w", err)
+			r.add(g, m, n, got)
+			fmt.Fprintf(os.Stderr, "  round %d  %-32s %9.0f/s\n", round+1, m.name, got.PerSecond)
 		}
 	}
-	r := &report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Rounds: o.rounds, Runs: o.runs, PerSecond: map[string]float64{}}
-	for name, all := range rates {
-		slices.Sort(all)
-		r.PerSecond[name] = all[len(all)/2]
-	}
-	r.RatioToIdeal64 = r.PerSecond[oursEndToEnd] / r.PerSecond[ideal64]
-	r.SubmitToStart, r.SubmitToFinish = quantiles(lat.start), quantiles(lat.finish)
-	return r, nil
+	return nil
 }

@@ -3,53 +3,125 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"runtime"
 	"slices"
+	"strings"
 	"time"
+
+	"longhaul/internal/bench"
 )
 
-// The measurements.
-const (
-	publishFloor = "publish"
-	consumeFloor = "consume + ack"
-	ideal16      = "ideal run, 16 at a time"
-	ideal64      = "ideal run, 64 at a time"
-	oursEndToEnd = "longhaul, 64 slots"
-)
-
-// report is the outcome. Latencies are in milliseconds.
+// report is the outcome.
 type report struct {
-	Time           time.Time          `json:"time"`
-	Go             string             `json:"go"`
-	CPUs           int                `json:"cpus"`
-	Rounds         int                `json:"rounds"`
-	Runs           int                `json:"runs"`
-	PerSecond      map[string]float64 `json:"per_second"`
-	RatioToIdeal64 float64            `json:"ratio_to_ideal_64"`
-	SubmitToStart  map[string]float64 `json:"submit_to_start_ms"`
-	SubmitToFinish map[string]float64 `json:"submit_to_finish_ms"`
+	Time   time.Time `json:"time"`
+	Go     string    `json:"go"`
+	CPUs   int       `json:"cpus"`
+	Rounds int       `json:"rounds"`
+	Lines  []*line   `json:"lines"`
 }
 
-// latencies of runs submitted one by one at rest, as a subscriber sees them.
-type latencies struct{ start, finish []time.Duration }
+// line is a measurement's.
+type line struct {
+	Group   string   `json:"group"`
+	Stage   string   `json:"stage"`
+	Name    string   `json:"name"`
+	Of      string   `json:"of,omitempty"`
+	N       int      `json:"n"`
+	Samples []sample `json:"samples"`
+	// Median is that of each figure on its own; Ratio is the median of the
+	// ratios to Of in the same round.
+	Median sample  `json:"median"`
+	Ratio  float64 `json:"ratio,omitempty"`
+}
 
-func quantiles(all []time.Duration) map[string]float64 {
-	slices.Sort(all)
-	q := map[string]float64{}
-	for name, at := range map[string]float64{"p50": 0.5, "p99": 0.99} {
-		if len(all) > 0 {
-			q[name] = float64(all[int(at*float64(len(all)-1))].Microseconds()) / 1000
+func newReport(o options) *report {
+	return &report{Time: time.Now().UTC(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Rounds: o.rounds}
+}
+
+// find is the line of a measurement, nil if there is none yet.
+func (r *report) find(group, name string) *line {
+	for _, l := range r.Lines {
+		if l.Group == group && l.Name == name {
+			return l
 		}
 	}
-	return q
+	return nil
 }
 
-func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "\nmedians of %d rounds of %d, %d CPUs, %s, one broker, file storage, no fsync per write\n\n", r.Rounds, r.Runs, r.CPUs, r.Go)
-	ideal := r.PerSecond[ideal64]
-	for _, name := range []string{publishFloor, consumeFloor, ideal16, ideal64, oursEndToEnd} {
-		fmt.Fprintf(w, "  %-28s %9.0f/s  %5.2f of the ideal run at 64\n", name, r.PerSecond[name], r.PerSecond[name]/ideal)
+// add adds a round's sample. What it is held against need not have had its turn.
+func (r *report) add(g group, m measurement, n int, got sample) {
+	l := r.find(g.name, m.name)
+	if l == nil {
+		l = &line{Group: g.name, Stage: g.stage.name, Name: m.name, Of: m.of, N: n}
+		r.Lines = append(r.Lines, l)
 	}
-	fmt.Fprintf(w, "\n  submit → run.started seen    p50 %6.2f ms   p99 %6.2f ms\n", r.SubmitToStart["p50"], r.SubmitToStart["p99"])
-	fmt.Fprintf(w, "  submit → run.succeeded seen  p50 %6.2f ms   p99 %6.2f ms\n", r.SubmitToFinish["p50"], r.SubmitToFinish["p99"])
-	fmt.Fprintf(w, "\nThe ideal run is what no engine on JetStream can do without: a submit, four confirmed\nstate messages, the ack. Ours does the same and validates, fences, projects and republishes.\n")
+	l.Samples = append(l.Samples, got)
+	l.Median = medianOf(l.Samples)
+	for _, l := range r.Lines {
+		if of := r.find(l.Group, l.Of); of != nil {
+			var ratios []float64
+			for i := range min(len(l.Samples), len(of.Samples)) {
+				ratios = append(ratios, l.Samples[i].PerSecond/of.Samples[i].PerSecond)
+			}
+			l.Ratio = bench.Median(ratios)
+		}
+	}
+}
+
+// medianOf takes the median of each figure.
+func medianOf(all []sample) sample {
+	one := func(figure func(sample) float64) float64 {
+		var values []float64
+		for _, s := range all {
+			values = append(values, figure(s))
+		}
+		return bench.Median(values)
+	}
+	m := sample{
+		PerSecond:      one(func(s sample) float64 { return s.PerSecond }),
+		ProjectedAfter: one(func(s sample) float64 { return s.ProjectedAfter }),
+		CPU:            map[string]float64{}, Allocs: map[string]float64{},
+	}
+	for _, kind := range slices.Sorted(maps.Keys(all[0].CPU)) {
+		m.CPU[kind] = one(func(s sample) float64 { return s.CPU[kind] })
+	}
+	for _, kind := range slices.Sorted(maps.Keys(all[0].Allocs)) {
+		m.Allocs[kind] = one(func(s sample) float64 { return s.Allocs[kind] })
+	}
+	return m
+}
+
+// kinds of processes, in the order in which a run meets them.
+var kinds = []string{"client", "broker", "dispatcher", "worker", "statekeeper"}
+
+func (r *report) print(w io.Writer) {
+	fmt.Fprintf(w, "\nmedians of %d interleaved rounds, %d CPUs, %s; CPU in microseconds a run, by process\n", r.Rounds, r.CPUs, r.Go)
+	group := ""
+	for _, l := range r.Lines {
+		if l.Group != group {
+			group = l.Group
+			fmt.Fprintf(w, "\n%s (%s)\n  %-32s %10s %6s  %7s", group, l.Stage, "", "per second", "ratio", "CPU")
+			for _, k := range kinds {
+				fmt.Fprintf(w, " %11s", k)
+			}
+			fmt.Fprintf(w, "  allocs  lag ms\n")
+		}
+		r.printLine(w, l)
+	}
+}
+
+func (r *report) printLine(w io.Writer, l *line) {
+	ratio := "      "
+	if l.Ratio > 0 {
+		ratio = fmt.Sprintf("%6.2f", l.Ratio)
+	}
+	var cpu, allocs float64
+	var by strings.Builder
+	for _, k := range kinds {
+		cpu += l.Median.CPU[k]
+		allocs += l.Median.Allocs[k]
+		fmt.Fprintf(&by, " %11.0f", l.Median.CPU[k])
+	}
+	fmt.Fprintf(w, "  %-32s %10.0f %s  %7.0f%s  %6.0f  %6.0f\n", l.Name, l.Median.PerSecond, ratio, cpu, by.String(), allocs, l.Median.ProjectedAfter)
 }

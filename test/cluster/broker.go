@@ -29,6 +29,9 @@ type BrokerConfig struct {
 	Dir string `json:"dir"`
 	// Port is where it listens on the loopback address; 0 is any free one.
 	Port int `json:"port,omitempty"`
+	// SyncAlways has every write synced to the disk before it is acknowledged,
+	// as deploy/nats.conf does.
+	SyncAlways bool `json:"sync_always,omitempty"`
 
 	// Name, RoutePort and Routes make it one of several: its name, where the
 	// others reach it, and the addresses by which it reaches all of them, itself
@@ -63,7 +66,7 @@ func ServeBroker() (bool, error) {
 	if err := json.Unmarshal([]byte(os.Args[2]), &cfg); err != nil {
 		return true, fmt.Errorf("be a broker: %w", err)
 	}
-	if len(cfg.Routes) > 0 {
+	if len(cfg.Routes) > 0 || cfg.SyncAlways {
 		return true, serveNode(ctx, cfg)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -77,17 +80,22 @@ func ServeBroker() (bool, error) {
 	return true, nil
 }
 
-// serveNode is one broker of several. It is up when it takes connections;
-// JetStream comes when enough of the others are there.
+// serveNode is one broker of several, or one that syncs. It is up when it takes
+// connections; JetStream comes when enough of the others are there.
 func serveNode(ctx context.Context, cfg BrokerConfig) error {
 	opts := &server.Options{
 		ServerName: cfg.Name, Host: "127.0.0.1", Port: cfg.Port, JetStream: true, StoreDir: cfg.Dir,
-		NoSigs: true, DisableJetStreamBanner: true,
+		NoSigs: true, DisableJetStreamBanner: true, SyncAlways: cfg.SyncAlways,
 	}
-	opts.Cluster.Name, opts.Cluster.Host, opts.Cluster.Port = "longhaul", "127.0.0.1", cfg.RoutePort
-	// Whoever connects is to stay on its own links: no address is told to
-	// clients, and one where nobody listens to the other brokers.
-	opts.Cluster.NoAdvertise, opts.Cluster.Advertise = true, "127.0.0.1:1"
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	if len(cfg.Routes) > 0 {
+		opts.Cluster.Name, opts.Cluster.Host, opts.Cluster.Port = "longhaul", "127.0.0.1", cfg.RoutePort
+		// Whoever connects is to stay on its own links: no address is told to
+		// clients, and one where nobody listens to the other brokers.
+		opts.Cluster.NoAdvertise, opts.Cluster.Advertise = true, "127.0.0.1:1"
+	}
 	for _, r := range cfg.Routes {
 		opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: r})
 	}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"longhaul/internal/bench"
+)
+
+// measurement is one figure that is measured in rounds.
+type measurement struct {
+	name string
+	// of is the measurement that it is held against, empty for none.
+	of string
+	// part of the whole that it costs to measure one: how many runs of a round
+	// it takes, 1 for all.
+	part float64
+	do   func(ctx context.Context, s *stage, n int) (sample, error)
+}
+
+// group is a set of measurements whose rounds alternate on one stage.
+type group struct {
+	name  string
+	stage stageConfig
+	all   []measurement
+}
+
+// The names that others refer to.
+const (
+	ideal64 = "ideal run, 64 at a time"
+	ideal16 = "ideal run, 16 at a time"
+	ours64  = "longhaul, 64 slots"
+)
+
+func ideal(concurrency, payload int) func(context.Context, *stage, int) (sample, error) {
+	return func(ctx context.Context, s *stage, n int) (sample, error) {
+		return s.idealRuns(ctx, n, concurrency, payload)
+	}
+}
+
+func ours(workers, slots int, job bench.Job, payload int) func(context.Context, *stage, int) (sample, error) {
+	return func(ctx context.Context, s *stage, n int) (sample, error) {
+		return s.hosted(ctx, workers, slots, n, job, payload)
+	}
+}
+
+// endToEnd is the pair that counts most.
+func endToEnd(part float64) []measurement {
+	return []measurement{
+		{ideal64, "", part, ideal(64, smallJob)},
+		{ours64, ideal64, part, ours(1, 64, bench.Job{}, smallJob)},
+	}
+}
+
+// groups are all that is measured in rounds, in the order in which it is.
+func groups() []group {
+	plain := stageConfig{name: "one replica", replicas: 1}
+	synced := stageConfig{name: "one replica, every write synced", sync: true, replicas: 1}
+	three := stageConfig{name: "three replicas", replicas: 3}
+	return []group{
+		{"end-to-end", plain, endToEnd(1)},
+		{"floor", plain, []measurement{
+			{"publish", ideal64, 2, func(ctx context.Context, s *stage, n int) (sample, error) { return s.publishFloor(ctx, n) }},
+			{"consume and ack", ideal64, 2, func(ctx context.Context, s *stage, n int) (sample, error) { return s.consumeFloor(ctx, n) }},
+			{ideal16, ideal64, 1, ideal(16, smallJob)},
+			{ideal64, "", 1, ideal(64, smallJob)},
+			{"longhaul, 16 slots", ideal16, 1, ours(1, 16, bench.Job{}, smallJob)},
+		}},
+		{"parts", plain, []measurement{
+			{ideal64, "", 1, ideal(64, smallJob)},
+			{"submit only", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) { return s.submitOnly(ctx, n) }},
+			{"execute only, of a backlog", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) { return s.executeOnly(ctx, n, 64) }},
+		}},
+		{"workers", plain, []measurement{
+			{"1 worker process of 64 slots", "", 1, ours(1, 64, bench.Job{}, smallJob)},
+			{"2 worker processes of 64 slots", "1 worker process of 64 slots", 1, ours(2, 64, bench.Job{}, smallJob)},
+			{"4 worker processes of 64 slots", "1 worker process of 64 slots", 1, ours(4, 64, bench.Job{}, smallJob)},
+		}},
+		{"payloads", plain, payloads()},
+		{"events", plain, []measurement{
+			{"no event", "", 0.5, ours(1, 64, bench.Job{}, smallJob)},
+			{"10 events", "no event", 0.25, ours(1, 64, bench.Job{Events: 10}, smallJob)},
+			{"1,000 events", "no event", 0.01, ours(1, 64, bench.Job{Events: 1000}, smallJob)},
+			{"10 checkpoints of 1 KB", "no event", 0.1, ours(1, 64, bench.Job{Checkpoints: 10}, smallJob)},
+		}},
+		{"synced", synced, endToEnd(0.2)},
+		{"replicas", three, endToEnd(0.5)},
+	}
+}
+
+// payloads pairs ours with an ideal run whose job is as large.
+func payloads() []measurement {
+	var all []measurement
+	for _, p := range []struct {
+		name string
+		size int
+		part float64
+	}{{"512 B", smallJob, 0.5}, {"16 KB", 16_000, 0.2}, {"256 KB", 256_000, 0.02}} {
+		all = append(all,
+			measurement{"ideal run of " + p.name, "", p.part, ideal(64, p.size)},
+			measurement{"longhaul, " + p.name, "ideal run of " + p.name, p.part, ours(1, 64, bench.Job{}, p.size)})
+	}
+	return all
+}
+
+// chosen are the groups that are named, separated by commas; all if none is.
+func chosen(only string) ([]group, error) {
+	all := groups()
+	if only == "" {
+		return all, nil
+	}
+	var some []group
+	for _, name := range strings.Split(only, ",") {
+		i := slices.IndexFunc(all, func(g group) bool { return g.name == name })
+		if i < 0 {
+			var names []string
+			for _, g := range all {
+				names = append(names, g.name)
+			}
+			return nil, fmt.Errorf("--only: there is no %q; there are %s", name, strings.Join(names, ", "))
+		}
+		some = append(some, all[i])
+	}
+	return some, nil
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// meter is what processes have spent so far: CPU time and allocations by name.
+// The difference of two is what happened between them.
+type meter struct {
+	cpu    map[string]time.Duration
+	allocs map[string]float64
+}
+
+// clockTick is the unit of a process's times in /proc (Linux: USER_HZ is 100
+// on every architecture that Go knows).
+const clockTick = 10 * time.Millisecond
+
+// measure reads all processes of the stage and this one, which is the client.
+// Processes of one kind (brokers, workers) are added up.
+func (s *stage) measure(ctx context.Context) (meter, error) {
+	m := meter{cpu: map[string]time.Duration{}, allocs: map[string]float64{}}
+	var errs []error
+	spent := func(kind string, pid int) {
+		d, err := cpuTime(pid)
+		m.cpu[kind] += d
+		errs = append(errs, err)
+	}
+	spent("client", os.Getpid())
+	for _, b := range s.brokers {
+		spent("broker", b.PID())
+	}
+	for _, p := range s.services {
+		spent(p.Name, p.PID())
+		n, err := scrape(ctx, p.http, "go_memstats_mallocs_total")
+		m.allocs[p.Name] = n
+		errs = append(errs, err)
+	}
+	for _, w := range s.workers {
+		spent("worker", w.PID())
+		a, err := w.tell(ctx, order{Do: "stats"})
+		m.allocs["worker"] += a.Mallocs
+		errs = append(errs, err)
+	}
+	return m, errors.Join(errs...)
+}
+
+// since is what was spent between before and m for each of n runs: CPU in
+// microseconds, allocations.
+func (m meter) since(before meter, n int) (cpu, allocs map[string]float64) {
+	cpu, allocs = map[string]float64{}, map[string]float64{}
+	for kind, d := range m.cpu {
+		cpu[kind] = float64((d - before.cpu[kind]).Microseconds()) / float64(n)
+	}
+	for kind, count := range m.allocs {
+		allocs[kind] = (count - before.allocs[kind]) / float64(n)
+	}
+	return cpu, allocs
+}
+
+// cpuTime is what a process has spent in user and system mode, all threads of
+// it (Linux).
+func cpuTime(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat has not the form that is known: %.100q", pid, stat)
+	}
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
+}
+
+// scrape reads one metric of a service.
+func scrape(ctx context.Context, addr, name string) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end, or given up
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if v, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(v, 64)
+		}
+	}
+	return 0, errors.Join(lines.Err(), fmt.Errorf("%s does not tell %s", addr, name))
+}
