@@ -22,6 +22,9 @@ import (
 )
 
 func main() {
+	if err := serveProfiles(); err != nil {
+		exit(err)
+	}
 	for _, serve := range []func() (bool, error){cluster.ServeBroker, serveWorker} {
 		if is, err := serve(); is {
 			exit(err)
@@ -45,6 +48,8 @@ type options struct {
 	rounds int
 	runs   int
 	json   string
+	// profiles is a directory, empty for none.
+	profiles string
 }
 
 func run() error {
@@ -54,7 +59,13 @@ func run() error {
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each measurement")
 	flag.IntVar(&o.runs, "runs", 20_000, "runs in each round; what is slow takes a part of it")
 	flag.StringVar(&o.json, "json", "", "write everything, every round of it, into this file")
+	flag.StringVar(&o.profiles, "profiles", "", "write CPU and allocation profiles of every process in the first round of each measurement into this directory")
 	flag.Parse()
+	if o.profiles != "" {
+		if err := errors.Join(os.MkdirAll(o.profiles, 0o700), os.Setenv(profileDir, o.profiles)); err != nil {
+			return err
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	some, err := chosen(o.only)
@@ -95,8 +106,9 @@ func (r *report) take(ctx context.Context, o options, g group) (err error) {
 	for round := range o.rounds {
 		for _, m := range g.all {
 			n := max(int(float64(o.runs)*m.part), 10)
-			got, err := m.do(ctx, s, n)
-			if err != nil {
+			var got sample
+			do := func() (err error) { got, err = m.do(ctx, s, n); return err }
+			if err := s.perhapsProfiled(ctx, o, round, m.name, do); err != nil {
 				return fmt.Errorf("%s: %w", m.name, err)
 			}
 			r.add(g, m, n, got)
