@@ -40,6 +40,7 @@ func host(t *testing.T, url string, a agent.Agent) {
 }
 
 func TestCheckpointsThatAreNoJSON(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	host(t, url, agent.Agent{Key: "saver", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
 		return agent.Result{}, run.Checkpoint(ctx, []byte{0x1b, '[', '2', 'J', 0xff})
@@ -71,6 +72,7 @@ func TestCheckpointsThatAreNoJSON(t *testing.T) {
 
 // The newest three stay, of a run that goes on and of one that has ended.
 func TestCheckpointHistory(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	start(t, url, "dispatcher", "--storage", "memory")
 	start(t, url, "statekeeper", "--storage", "memory", "--checkpoint-history", "3")

@@ -9,6 +9,7 @@ import (
 
 // A flag names the broker; the environment names another one, in another way.
 func TestFlagWinsOverEnvironment(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	config := t.TempDir()
 	dir := filepath.Join(config, "nats", "context")

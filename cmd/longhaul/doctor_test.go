@@ -13,6 +13,7 @@ import (
 // A work message and a status deleted by hand: the doctor says so, puts it
 // right, and the run comes to its end.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	if r := longhaul(t, url, "", "doctor", "--storage", "memory"); r.code != exitError || !strings.Contains(r.stdout, "topology") {
 		t.Errorf("on an empty broker: %+v", r)

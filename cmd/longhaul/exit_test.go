@@ -9,6 +9,7 @@ import (
 )
 
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	long := mustSubmit(t, url, "count", "--param", "n=1000", "--param", "pause_ms=50")
 	short := mustSubmit(t, url, "echo")
@@ -98,6 +99,7 @@ func TestExitCodes(t *testing.T) {
 
 // Errors are JSON, too.
 func TestErrorsAsJSON(t *testing.T) {
+	t.Parallel()
 	r := longhaul(t, "nats://127.0.0.1:1", "", "list", "--json")
 	var doc errorDocument
 	mustDecode(t, r.stderr, &doc)
@@ -107,6 +109,7 @@ func TestErrorsAsJSON(t *testing.T) {
 }
 
 func TestInterruptedFollowLeavesTheRun(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	id := contracts.NewRunID()
 	p := start(t, url, "submit", "count", "--param", "n=1000", "--param", "pause_ms=20", "--run-id", id, "--follow")

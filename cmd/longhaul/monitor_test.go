@@ -75,6 +75,7 @@ func waitReadyz(t *testing.T, url string, code int, words string) {
 }
 
 func TestDevServesMetrics(t *testing.T) {
+	t.Parallel()
 	dev := start(t, "", "dev", "--memory", "--port", "0", "--http", "127.0.0.1:0", "--json")
 	var welcome struct{ URL, HTTP string }
 	mustDecode(t, dev.line(), &welcome)
@@ -126,6 +127,7 @@ func TestDevServesMetrics(t *testing.T) {
 
 // Ready means able to work, and alive does not depend on the broker.
 func TestReadyFollowsTheBroker(t *testing.T) {
+	t.Parallel()
 	cfg := jsutil.EmbeddedConfig{Dir: t.TempDir()}
 	broker, err := jsutil.StartEmbedded(cfg)
 	if err != nil {
@@ -188,6 +190,7 @@ func TestReadyFollowsTheBroker(t *testing.T) {
 
 // A service that waits for its broker is alive, and not ready.
 func TestAliveWithoutBroker(t *testing.T) {
+	t.Parallel()
 	p := start(t, "nats://127.0.0.1:1", "dispatcher", "--http", "127.0.0.1:0")
 	base := p.address("http")
 	waitReadyz(t, base, http.StatusServiceUnavailable, "dispatcher: no connection to the broker")
@@ -201,6 +204,7 @@ func TestAliveWithoutBroker(t *testing.T) {
 }
 
 func TestHTTPFlags(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	taken := start(t, url, "dispatcher", "--storage", "memory", "--http", "127.0.0.1:0").address("http")
 	for want, args := range map[string][]string{

@@ -26,6 +26,7 @@ func decodeLines[T any](t *testing.T, text string) []T {
 
 // Where an agent's input comes from stdin.
 func TestSubmitReadsStdin(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	for _, tc := range []struct{ name, stdin, args, want string }{
 		{"submissions", `{"input":{"messages":[{"role":"user","content":"one"}]}}`, "submit echo - --wait", "one\n"},
@@ -48,6 +49,7 @@ func TestSubmitReadsStdin(t *testing.T) {
 // Events that are yet to come are waited for, in words; if the run ends
 // before, that is said, and how.
 func TestWatchFromBeyondTheEnd(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	ends := mustSubmit(t, url, "count", "-p", "n=1000", "-p", "pause_ms=20")
 	goesOn := mustSubmit(t, url, "count", "-p", "n=1000", "-p", "pause_ms=20")
@@ -71,6 +73,7 @@ func TestWatchFromBeyondTheEnd(t *testing.T) {
 }
 
 func TestOutput(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	run := func(args ...string) string {
 		t.Helper()
@@ -221,6 +224,7 @@ func TestOutput(t *testing.T) {
 }
 
 func TestSubmitManyFromStdin(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	var in strings.Builder
 	for i := range 500 {
@@ -252,6 +256,7 @@ func TestSubmitManyFromStdin(t *testing.T) {
 }
 
 func TestSubmitOneDocument(t *testing.T) {
+	t.Parallel()
 	url := startDev(t)
 	doc := "{\n  \"agent_key\": \"echo\",\n  \"input\": {\"messages\": [{\"role\": \"user\", \"content\": \"from a file\"}]}\n}\n"
 	file := filepath.Join(t.TempDir(), "s.json")
@@ -279,6 +284,7 @@ func TestSubmitOneDocument(t *testing.T) {
 }
 
 func TestExecAgent(t *testing.T) {
+	t.Parallel()
 	url := startDev(t, "--exec", `shout=sh -c "echo working; echo '{\"type\":\"result\",\"payload\":\"LOUD\"}'"`, "--exec", `broken=sh -c "echo sorry >&2; exit 3"`)
 	if r := longhaul(t, url, "", "submit", "shout", "--wait"); r.code != exitOK || r.stdout != "LOUD\n" {
 		t.Errorf("%+v", r)

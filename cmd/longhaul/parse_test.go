@@ -86,6 +86,7 @@ func TestCandidates(t *testing.T) {
 }
 
 func TestCompletionScripts(t *testing.T) {
+	t.Parallel()
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		r := longhaul(t, "", "", "completion", shell)
 		if r.code != exitOK || !strings.Contains(r.stdout, completeCommand) {

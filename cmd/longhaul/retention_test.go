@@ -15,6 +15,7 @@ import (
 // Statekeepers that are killed in the midst of removing runs, one after the
 // other: the next one goes on, in the end nothing is left, and what lives is whole.
 func TestRetentionKilled(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	start(t, url, "dispatcher", "--storage", "memory", "--accept-unknown-agents").says("dispatcher runs")
 	nc, err := nats.Connect(url)
@@ -80,6 +81,7 @@ func TestRetentionKilled(t *testing.T) {
 }
 
 func TestRetentionFlags(t *testing.T) {
+	t.Parallel()
 	for flag, want := range map[string]string{
 		"--retention-for=failed=soon": `--retention-for failed: "soon" is no duration`,
 		"--retention-for=running=3d":  `retention for "running": is no status that a run ends with`,

@@ -21,6 +21,7 @@ func startBroker(t *testing.T) string {
 }
 
 func TestServicesAsProcesses(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	withSecret := strings.Replace(url, "nats://", "nats://user:hunter2@", 1)
 	dispatcher := start(t, withSecret, "dispatcher", "--storage", "memory")
@@ -54,6 +55,7 @@ func TestServicesAsProcesses(t *testing.T) {
 
 // The first signal lets a run go on, the second ends the worker at once.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	start(t, url, "dispatcher", "--storage", "memory")
 	worker := start(t, url, "worker", "--storage", "memory", "--agent", "count", "--drain-timeout-seconds", "60")
@@ -72,6 +74,7 @@ func TestSecondSignal(t *testing.T) {
 }
 
 func TestWorkerOnce(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	start(t, url, "dispatcher", "--storage", "memory", "--accept-unknown-agents")
 	var id string
@@ -98,6 +101,7 @@ func TestWorkerOnce(t *testing.T) {
 }
 
 func TestWorkerSettingsFromTheEnvironment(t *testing.T) {
+	t.Parallel()
 	url := startBroker(t)
 	cmd := newProgram(t, url, "worker", "--once")
 	cmd.Env = append(cmd.Env, "LONGHAUL_AGENT=echo,count", "LONGHAUL_CONCURRENCY=2")
