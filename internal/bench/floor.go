@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -36,6 +37,9 @@ type Floor struct {
 	js jetstream.JetStream
 	// PayloadBytes is the size of a job, which the first state message repeats.
 	PayloadBytes int
+	// Began, if not nil, is told by Execute how long after its publish a job's
+	// own work began. It is called from many goroutines.
+	Began func(time.Duration)
 }
 
 // NewFloor returns a Floor on nc with jobs of 512 bytes.
@@ -80,9 +84,10 @@ func (f *Floor) Remove(ctx context.Context) error {
 // Publish stores n jobs, confirmed, as many at a time as the client library of
 // Longhaul has under way.
 func (f *Floor) Publish(ctx context.Context, n int) error {
-	body := make([]byte, f.PayloadBytes)
 	var window []jetstream.PubAckFuture
 	for range n {
+		// One for each, and the time in it, for the client library keeps it.
+		body := binary.BigEndian.AppendUint64(make([]byte, 0, f.PayloadBytes), uint64(time.Now().UnixNano()))[:f.PayloadBytes]
 		ack, err := f.js.PublishAsync(floorJob, body, jetstream.WithStallWait(stall))
 		if err != nil {
 			return fmt.Errorf("publish a job: %w", err)
@@ -123,6 +128,9 @@ func (f *Floor) Consume(ctx context.Context, n int) error {
 func (f *Floor) Execute(ctx context.Context, n, concurrency int) error {
 	accepted, state := make([]byte, f.PayloadBytes), make([]byte, stateBytes)
 	return f.work(ctx, n, concurrency, func(m jetstream.Msg) error {
+		if data := m.Data(); f.Began != nil && len(data) >= 8 {
+			f.Began(time.Since(time.Unix(0, int64(binary.BigEndian.Uint64(data)))))
+		}
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read a job's number: %w", err)

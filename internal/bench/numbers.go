@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -52,15 +53,37 @@ type Quantiles struct {
 	Max   float64 `json:"max_ms"`
 }
 
-// Take returns the quantiles of what was recorded since the last Take.
-func (l *Latencies) Take() Quantiles {
+// Quantiles returns those of all that was recorded.
+func (l *Latencies) Quantiles() Quantiles {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ms := func(us int64) float64 { return float64(us) / 1000 }
-	q := Quantiles{
+	return Quantiles{
 		Count: l.hist.TotalCount(), P50: ms(l.hist.ValueAtQuantile(50)), P99: ms(l.hist.ValueAtQuantile(99)),
 		P999: ms(l.hist.ValueAtQuantile(99.9)), Max: ms(l.hist.Max()),
 	}
+}
+
+// Take returns what was recorded since the last Take, in the form that Add reads.
+func (l *Latencies) Take() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	data, err := l.hist.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err != nil {
+		return nil, fmt.Errorf("encode a histogram: %w", err)
+	}
 	l.hist.Reset()
-	return q
+	return data, nil
+}
+
+// Add adds what another one has taken.
+func (l *Latencies) Add(taken []byte) error {
+	h, err := hdrhistogram.Decode(taken)
+	if err != nil {
+		return fmt.Errorf("decode a histogram: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hist.Merge(h)
+	return nil
 }

@@ -85,6 +85,11 @@ func groups() []group {
 			{"1,000 events", "no event", 0.01, ours(1, 64, bench.Job{Events: 1000}, smallJob)},
 			{"10 checkpoints of 1 KB", "no event", 0.1, ours(1, 64, bench.Job{Checkpoints: 10}, smallJob)},
 		}},
+		{"latency", plain, []measurement{
+			{"plain queue, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.rawAtRest(ctx, n) }},
+			{"at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.atRest(ctx, n) }},
+			{"at half load", "", 0.25, func(ctx context.Context, s *stage, n int) (sample, error) { return s.halfLoad(ctx, n) }},
+		}},
 		{"synced", synced, endToEnd(0.2)},
 		{"replicas", three, endToEnd(0.5)},
 	}

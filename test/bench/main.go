@@ -111,7 +111,13 @@ func (r *report) take(ctx context.Context, o options, g group) (err error) {
 			if err := s.perhapsProfiled(ctx, o, round, m.name, do); err != nil {
 				return fmt.Errorf("%s: %w", m.name, err)
 			}
-			r.add(g, m, n, got)
+			if err := r.add(g, m, n, got); err != nil {
+				return fmt.Errorf("%s: %w", m.name, err)
+			}
+			if len(got.latencies) > 0 {
+				fmt.Fprintf(os.Stderr, "  round %d  %s\n", round+1, m.name)
+				continue
+			}
 			fmt.Fprintf(os.Stderr, "  round %d  %-32s %9.0f/s\n", round+1, m.name, got.PerSecond)
 		}
 	}

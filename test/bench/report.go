@@ -33,6 +33,10 @@ type line struct {
 	// ratios to Of in the same round.
 	Median sample  `json:"median"`
 	Ratio  float64 `json:"ratio,omitempty"`
+	// Latencies are of all rounds together.
+	Latencies map[string]bench.Quantiles `json:"latencies,omitempty"`
+
+	recorded latencies
 }
 
 func newReport(o options) *report {
@@ -50,11 +54,19 @@ func (r *report) find(group, name string) *line {
 }
 
 // add adds a round's sample. What it is held against need not have had its turn.
-func (r *report) add(g group, m measurement, n int, got sample) {
+func (r *report) add(g group, m measurement, n int, got sample) error {
 	l := r.find(g.name, m.name)
 	if l == nil {
-		l = &line{Group: g.name, Stage: g.stage.name, Name: m.name, Of: m.of, N: n}
+		l = &line{Group: g.name, Stage: g.stage.name, Name: m.name, Of: m.of, N: n, Latencies: map[string]bench.Quantiles{}, recorded: latencies{}}
 		r.Lines = append(r.Lines, l)
+	}
+	if err := l.recorded.add(got.latencies); err != nil {
+		return err
+	}
+	for what, h := range l.recorded {
+		if q := h.Quantiles(); q.Count > 0 {
+			l.Latencies[what] = q
+		}
 	}
 	l.Samples = append(l.Samples, got)
 	l.Median = medianOf(l.Samples)
@@ -67,6 +79,7 @@ func (r *report) add(g group, m measurement, n int, got sample) {
 			l.Ratio = bench.Median(ratios)
 		}
 	}
+	return nil
 }
 
 // medianOf takes the median of each figure.
@@ -101,17 +114,23 @@ func (r *report) print(w io.Writer) {
 	for _, l := range r.Lines {
 		if l.Group != group {
 			group = l.Group
-			fmt.Fprintf(w, "\n%s (%s)\n  %-32s %10s %6s  %7s", group, l.Stage, "", "per second", "ratio", "CPU")
-			for _, k := range kinds {
-				fmt.Fprintf(w, " %11s", k)
+			fmt.Fprintf(w, "\n%s (%s)\n", group, l.Stage)
+			if len(l.Latencies) == 0 {
+				printHead(w)
 			}
-			fmt.Fprintf(w, "  allocs  lag ms\n")
 		}
 		r.printLine(w, l)
 	}
 }
 
 func (r *report) printLine(w io.Writer, l *line) {
+	for _, what := range slices.Sorted(maps.Keys(l.Latencies)) {
+		q := l.Latencies[what]
+		fmt.Fprintf(w, "  %-24s %-32s p50 %8.2f ms  p99 %8.2f ms  p99.9 %8.2f ms  (%d)\n", l.Name, what, q.P50, q.P99, q.P999, q.Count)
+	}
+	if len(l.Latencies) > 0 {
+		return
+	}
 	ratio := "      "
 	if l.Ratio > 0 {
 		ratio = fmt.Sprintf("%6.2f", l.Ratio)
@@ -124,4 +143,12 @@ func (r *report) printLine(w io.Writer, l *line) {
 		fmt.Fprintf(&by, " %11.0f", l.Median.CPU[k])
 	}
 	fmt.Fprintf(w, "  %-32s %10.0f %s  %7.0f%s  %6.0f  %6.0f\n", l.Name, l.Median.PerSecond, ratio, cpu, by.String(), allocs, l.Median.ProjectedAfter)
+}
+
+func printHead(w io.Writer) {
+	fmt.Fprintf(w, "  %-32s %10s %6s  %7s", "", "per second", "ratio", "CPU")
+	for _, k := range kinds {
+		fmt.Fprintf(w, " %11s", k)
+	}
+	fmt.Fprintf(w, "  allocs  lag ms\n")
 }

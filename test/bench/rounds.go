@@ -19,6 +19,8 @@ type sample struct {
 	Allocs map[string]float64 `json:"allocs,omitempty"`
 	// ProjectedAfter is how long after the last run was executed its status was stored.
 	ProjectedAfter float64 `json:"projected_after_ms,omitempty"`
+
+	latencies latencies // a line of the report has those of all rounds
 }
 
 // metered measures n of something.

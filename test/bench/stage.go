@@ -45,7 +45,7 @@ type stage struct {
 	workers          []*workerProcess
 	hosting          int // how many of the workers host the agent now
 	nc, watching     *nats.Conn
-	load             *bench.Load
+	load, watch      *bench.Load // of nc, of watching
 	floor            *bench.Floor
 }
 
@@ -80,6 +80,9 @@ func startStage(ctx context.Context, binary string, cfg stageConfig) (s *stage, 
 		}
 	}
 	if s.load, err = bench.NewLoad(s.nc, agentKey); err != nil {
+		return s, err
+	}
+	if s.watch, err = bench.NewLoad(s.watching, agentKey); err != nil {
 		return s, err
 	}
 	if s.floor, err = bench.NewFloor(s.nc); err != nil {

@@ -37,7 +37,7 @@ type workerConfig struct {
 
 // order is what a worker process is told to do, over NATS.
 type order struct {
-	Do          string `json:"do"` // start, stop, execute, consume or stats
+	Do          string `json:"do"` // start, stop, execute, consume, stats or began
 	Concurrency int    `json:"concurrency,omitempty"`
 	N           int    `json:"n,omitempty"`
 	Payload     int    `json:"payload,omitempty"`
@@ -45,11 +45,11 @@ type order struct {
 
 // answer is what it says when it is done.
 type answer struct {
-	Error     string           `json:"error,omitempty"`
-	Mallocs   float64          `json:"mallocs,omitempty"`    // heap objects allocated since its start
-	Began     *bench.Quantiles `json:"began,omitempty"`      // submit to begin of the agent's code, since the last stats
-	Heap      float64          `json:"heap,omitempty"`       // bytes of live and dead objects
-	Goroutine float64          `json:"goroutines,omitempty"` // how many there are
+	Error      string  `json:"error,omitempty"`
+	Mallocs    float64 `json:"mallocs,omitempty"`    // heap objects allocated since its start
+	Heap       float64 `json:"heap,omitempty"`       // bytes of live and dead objects
+	Goroutines float64 `json:"goroutines,omitempty"` // how many there are
+	Began      []byte  `json:"began,omitempty"`      // from submit to the begin of the job's code, since it was asked last; of bench.Latencies
 }
 
 // workerProcess is one from the outside.
@@ -134,6 +134,7 @@ func serveWorker() (bool, error) {
 	if h.floor, err = bench.NewFloor(control); err != nil {
 		return true, err
 	}
+	h.floor.Began = h.began.Record
 	asked, err := control.SubscribeSync(orders(cfg.Name))
 	if err != nil {
 		return true, err
@@ -186,6 +187,9 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 		return answer{}, h.floor.Consume(ctx, o.N)
 	case "stats":
 		return h.stats(), nil
+	case "began":
+		taken, err := h.began.Take()
+		return answer{Began: taken}, err
 	}
 	return answer{}, fmt.Errorf("there is no order %q", o.Do)
 }
@@ -219,6 +223,5 @@ func (h *host) stop() error {
 func (h *host) stats() answer {
 	samples := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/sched/goroutines:goroutines"}}
 	metrics.Read(samples)
-	began := h.began.Take()
-	return answer{Mallocs: float64(samples[0].Value.Uint64()), Heap: float64(samples[1].Value.Uint64()), Goroutine: float64(samples[2].Value.Uint64()), Began: &began}
+	return answer{Mallocs: float64(samples[0].Value.Uint64()), Heap: float64(samples[1].Value.Uint64()), Goroutines: float64(samples[2].Value.Uint64())}
 }

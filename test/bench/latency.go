@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"longhaul/internal/bench"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/runlog"
+	"longhaul/test/cluster"
+)
+
+// What latencies are of.
+const (
+	toBegin    = "submit → code begins"
+	toEnd      = "submit → end seen by a follower"
+	toFollower = "delta → follower"
+)
+
+const (
+	// restPause is between two runs at rest, and as much again at random, so
+	// that they fall into no step with anybody's timer.
+	restPause = 4 * time.Millisecond
+	// deltaPause is between two deltas of a run, loadTime how long half load
+	// lasts in each round.
+	deltaPause = 4 * time.Millisecond
+	loadTime   = 6 * time.Second
+	// followEvery is of how many runs under half load one is followed: a client
+	// that follows them all would be most of the load.
+	followEvery = 8
+)
+
+// latencies are histograms by what they are of.
+type latencies map[string]*bench.Latencies
+
+func (l latencies) of(what string) *bench.Latencies {
+	if l[what] == nil {
+		l[what] = bench.NewLatencies()
+	}
+	return l[what]
+}
+
+// add adds all of other.
+func (l latencies) add(other latencies) error {
+	for what, h := range other {
+		taken, err := h.Take()
+		if err == nil {
+			err = l.of(what).Add(taken)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// began takes from all workers how long it took until jobs began.
+func (s *stage) began(ctx context.Context) (*bench.Latencies, error) {
+	all := bench.NewLatencies()
+	for _, w := range s.workers {
+		a, err := w.tell(ctx, order{Do: "began"})
+		if err == nil {
+			err = all.Add(a.Began)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// rawAtRest publishes n jobs to a plain work queue, one at a time.
+func (s *stage) rawAtRest(ctx context.Context, n int) (sample, error) {
+	if err := s.floor.Prepare(ctx, s.replicas); err != nil {
+		return sample{}, err
+	}
+	if _, err := s.began(ctx); err != nil { // what was before
+		return sample{}, err
+	}
+	executed := make(chan error, 1)
+	go func() {
+		_, err := s.workers[0].tell(ctx, order{Do: "execute", N: n, Concurrency: 64, Payload: smallJob})
+		executed <- err
+	}()
+	if err := cluster.Sleep(ctx, time.Second); err != nil { // it has to ask for jobs first
+		return sample{}, err
+	}
+	for range n {
+		if err := errors.Join(s.floor.Publish(ctx, 1), rest(ctx)); err != nil {
+			return sample{}, err
+		}
+	}
+	if err := <-executed; err != nil {
+		return sample{}, err
+	}
+	h, err := s.began(ctx)
+	return sample{latencies: latencies{toBegin: h}}, err
+}
+
+func rest(ctx context.Context) error {
+	return cluster.Sleep(ctx, restPause+rand.N(restPause))
+}
+
+// atRest submits n runs, each when the one before has ended, and has a run write deltas.
+func (s *stage) atRest(ctx context.Context, n int) (sample, error) {
+	if err := s.host(ctx, 1, 64); err != nil {
+		return sample{}, err
+	}
+	if _, err := s.began(ctx); err != nil {
+		return sample{}, err
+	}
+	found := latencies{}
+	for range n {
+		if err := s.followedRun(ctx, bench.Job{}, found); err != nil {
+			return sample{}, s.logs(err)
+		}
+		if err := rest(ctx); err != nil {
+			return sample{}, err
+		}
+	}
+	h, err := s.began(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	found[toBegin] = h
+	return sample{latencies: found}, s.followedRun(ctx, deltas(n), found)
+}
+
+// deltas is a job that writes n of them.
+func deltas(n int) bench.Job { return bench.Job{Deltas: n, PauseMS: deltaPause.Milliseconds()} }
+
+// followedRun submits a run, with the time, and follows it to its end.
+func (s *stage) followedRun(ctx context.Context, job bench.Job, found latencies) error {
+	ctx, cancel := context.WithTimeout(ctx, roundTime)
+	defer cancel()
+	runID := contracts.NewRunID()
+	ended := make(chan error, 1)
+	var seen time.Time
+	streaming := found.of(toFollower)
+	go func() {
+		for e, err := range s.watch.Client.Follow(ctx, runID, runlog.FollowOptions{UntilEnd: true}) {
+			if err != nil {
+				ended <- err
+				return
+			}
+			seen = time.Now()
+			if e.Type == contracts.TypeDelta {
+				if err := record(streaming, e, seen); err != nil {
+					ended <- err
+					return
+				}
+			}
+			if e.Type.Terminal() && e.Type != contracts.TypeSucceeded {
+				ended <- fmt.Errorf("run %s: %s %s", runID, e.Type, e.Payload)
+				return
+			}
+		}
+		ended <- nil
+	}()
+	if err := rest(ctx); err != nil { // until it is followed
+		return errors.Join(err, <-ended)
+	}
+	job.Sent = time.Now().UnixNano()
+	sub, err := bench.Submission(agentKey, job, smallJob)
+	if err != nil {
+		return err
+	}
+	sub.RunID = runID
+	if _, err := s.load.Client.Submit(ctx, sub); err != nil {
+		cancel()
+		return errors.Join(err, <-ended)
+	}
+	if err := <-ended; err != nil {
+		return fmt.Errorf("follow run %s: %w", runID, err)
+	}
+	if job.Deltas == 0 {
+		found.of(toEnd).Record(seen.Sub(time.Unix(0, job.Sent)))
+	}
+	return nil
+}
+
+// record takes the times out of an event's text: deltas that waited were merged.
+func record(into *bench.Latencies, e runlog.Entry, seen time.Time) error {
+	var d contracts.Delta
+	if err := json.Unmarshal(e.Payload, &d); err != nil {
+		return fmt.Errorf("decode a delta: %w", err)
+	}
+	for _, word := range strings.Fields(d.Text) {
+		at, err := strconv.ParseInt(word, 10, 64)
+		if err != nil {
+			return fmt.Errorf("decode a delta: %w", err)
+		}
+		into.Record(seen.Sub(time.Unix(0, at)))
+	}
+	return nil
+}
+
+// halfLoad submits at half the rate that a short round of n runs has shown,
+// evenly spread, whatever becomes of them.
+func (s *stage) halfLoad(ctx context.Context, n int) (sample, error) {
+	full, err := s.hosted(ctx, 1, 64, n, bench.Job{}, smallJob)
+	if err != nil {
+		return full, err
+	}
+	rate := full.PerSecond / 2
+	n = int(rate * loadTime.Seconds())
+	before, err := s.load.Count(ctx)
+	if err != nil {
+		return full, err
+	}
+	if _, err := s.began(ctx); err != nil {
+		return full, err
+	}
+	found := latencies{toEnd: bench.NewLatencies(), toFollower: bench.NewLatencies()}
+	streamed := make(chan error, 1)
+	go func() {
+		streamed <- s.followedRun(ctx, deltas(int(loadTime/deltaPause/2)), found)
+	}()
+	got, err := s.metered(ctx, n, func() error { return s.paced(ctx, n, rate, found.of(toEnd)) })
+	if err = errors.Join(err, <-streamed); err != nil {
+		return got, s.logs(err)
+	}
+	if _, err := s.load.Done(ctx, before, n+1); err != nil {
+		return got, s.logs(err)
+	}
+	got.latencies = found
+	found[toBegin], err = s.began(ctx)
+	return got, err
+}
+
+// paced submits n runs at a rate, and follows some of them to their end.
+func (s *stage) paced(ctx context.Context, n int, rate float64, toEnd *bench.Latencies) error {
+	ctx, cancel := context.WithTimeout(ctx, roundTime)
+	defer cancel()
+	var following sync.WaitGroup
+	failed := make(chan error, n)
+	fail := func(err error) {
+		if err != nil {
+			failed <- err
+		}
+	}
+	begun := time.Now()
+	for i := range n {
+		if err := cluster.Sleep(ctx, time.Until(begun.Add(time.Duration(float64(i)/rate*float64(time.Second))))); err != nil {
+			return err
+		}
+		job := bench.Job{Sent: time.Now().UnixNano()}
+		sub, err := bench.Submission(agentKey, job, smallJob)
+		if err != nil {
+			return err
+		}
+		sub.RunID = contracts.NewRunID()
+		if i%followEvery == 0 {
+			following.Go(func() {
+				outcome, err := s.watch.Client.Wait(ctx, sub.RunID)
+				toEnd.Record(time.Since(time.Unix(0, job.Sent)))
+				fail(errors.Join(err, outcome.Err()))
+			})
+		}
+		receipt, err := s.load.Client.SubmitAsync(ctx, sub)
+		if err != nil {
+			return err
+		}
+		if i%followEvery == 0 {
+			following.Go(func() { fail(receipt.Wait(ctx)) })
+		}
+	}
+	following.Wait()
+	close(failed)
+	return <-failed // the first, nil if there is none
+}
