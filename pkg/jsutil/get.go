@@ -18,10 +18,11 @@ const answerWait = 3 * time.Second
 
 // Stored is a message as it stands in a stream.
 type Stored struct {
-	Subject  string
-	Sequence uint64
-	Header   nats.Header // nil from GetFromLeader
-	Data     []byte
+	Subject  string      `json:"subject"`
+	Sequence uint64      `json:"seq"`
+	Header   nats.Header `json:"-"` // nil from GetFromLeader
+	Data     []byte      `json:"data"`
+	Time     time.Time   `json:"time"` // by the broker's clock; zero but from GetFromLeader
 }
 
 // GetRequest says which messages of a stream are wanted: the last one on
@@ -73,11 +74,7 @@ func GetFromLeader(ctx context.Context, nc *nats.Conn, stream string, r GetReque
 	}
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Subject  string `json:"subject"`
-			Sequence uint64 `json:"seq"`
-			Data     []byte `json:"data"`
-		} `json:"message"`
+		Message Stored              `json:"message"`
 	}
 	switch err := json.Unmarshal(m.Data, &answer); {
 	case err != nil:
@@ -85,7 +82,7 @@ func GetFromLeader(ctx context.Context, nc *nats.Conn, stream string, r GetReque
 	case answer.Error != nil:
 		return Stored{}, Translate(answer.Error)
 	}
-	return Stored{Subject: answer.Message.Subject, Sequence: answer.Message.Sequence, Data: answer.Message.Data}, nil
+	return answer.Message, nil
 }
 
 // ask sends a request and waits for one answer.

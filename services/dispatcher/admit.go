@@ -68,7 +68,7 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 	}
 	if it.sub.ConversationID != "" {
 		it.follows = it.sub.RunID // as long as whichever it will be
-		if it.sub.OnConflict == contracts.OnConflictReject && it.delayed() {
+		if it.sub.OnConflict == contracts.OnConflictReject && it.delayed {
 			return contracts.Faults{{Field: "on_conflict", Message: "must not be reject for a run with a not_before: by then it is accepted"}}, nil
 		}
 	}
@@ -87,7 +87,7 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 			return contracts.Faults{{Field: "idempotency_key", Message: "belongs to run " + holder}}, nil
 		}
 	}
-	if it.sub.ConversationID == "" || it.delayed() {
+	if it.follows = ""; it.sub.ConversationID == "" || it.delayed {
 		return nil, nil
 	}
 	if _, err := s.log.LastFromLeader(ctx, it.sub.RunID); !errors.Is(err, jsutil.ErrNotFound) {
@@ -128,7 +128,7 @@ func firstDraft(it *item, faults contracts.Faults) contracts.Draft {
 			draft.AgentKey = it.sub.AgentKey
 		}
 		return draft
-	case it.delayed():
+	case it.delayed:
 		draft := queuedOf(it.sub, it.Stored, "")
 		draft.Type, draft.NotBefore = contracts.TypeScheduled, it.sub.NotBefore
 		draft.Payload = contracts.Scheduled{NotBefore: it.sub.NotBefore.UTC(), Submission: it.sub, SubmittedAt: it.Stored.UTC()}

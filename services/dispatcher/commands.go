@@ -85,9 +85,7 @@ func (t *turns) next(id string) *jsutil.Delivery {
 // turn handles m, in bounded time, and answers it. All about its run up to the
 // sequence done is done with; it reports whether m is too.
 func (d *Dispatcher) turn(ctx context.Context, m *jsutil.Delivery, runID string, done uint64) bool {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	err := d.carryOut(ctx, m, runID, done)
+	err := bounded(ctx, func(ctx context.Context) error { return d.carryOut(ctx, m, runID, done) })
 	d.finish(m, runID, err)
 	return err == nil
 }

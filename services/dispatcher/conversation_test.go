@@ -1,12 +1,14 @@
 package dispatcher
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/jsutil/jstest"
 )
 
@@ -92,32 +94,151 @@ func TestConversationWithSeveralDispatchers(t *testing.T) {
 	}
 }
 
+// joined gives a run of conversation c1 its turn, as a dispatcher does that dies then.
+func (b *bench) joined(t testing.TB) contracts.Submission {
+	t.Helper()
+	s := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", ConversationID: "c1"}
+	if _, faults, err := b.dispatcher().join(t.Context(), s); err != nil || faults != nil {
+		t.Fatal(faults, err)
+	}
+	return s
+}
+
+// turns are the runs of conversation c1, as they are written down.
+func (b *bench) turns(t testing.TB) string {
+	t.Helper()
+	m, err := b.last(t, contracts.StreamRuns, contracts.KVSubject(contracts.BucketRuns, contracts.ConversationKey("c1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(m.Data)
+}
+
 // A dispatcher may die after it gave the run its turn and before it wrote that
-// down in its log: the run keeps its turn, also if others came behind it.
+// down in its log: the run keeps its turn, and who comes behind it waits for its log.
 func TestConversationAfterCrash(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	b.register(t, echo)
-	d := b.dispatcher()
-	turn := func() contracts.Submission {
-		s := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", ConversationID: "c1"}
-		if _, faults, err := d.join(t.Context(), s); err != nil || faults != nil {
-			t.Fatal(faults, err)
-		}
-		return s
-	}
-	first, second := turn(), turn()
+	first := b.joined(t)
 	b.start(t, Config{})
-	third := b.say(t, "c1", "")
-	b.follows(t, third)
-	b.submit(t, second)
+	second, third := b.say(t, "c1", ""), b.say(t, "c1", contracts.OnConflictInterrupt)
+	refused := b.say(t, "c1", contracts.OnConflictReject)
+	b.checkRejected(t, refused)
+	for _, id := range []string{second, third} {
+		if h := b.head(t, id); h.Seq > 0 {
+			t.Errorf("run %s is %s before the one before it has a log", id, h.Status)
+		}
+	}
 	b.submit(t, first)
 	b.waitEmpty(t)
-	b.chain(t, first.RunID, second.RunID, third)
 	b.submit(t, first) // again, long after: it has a log
 	b.waitEmpty(t)
-	fourth := b.say(t, "c1", "")
-	b.follows(t, fourth)
-	b.chain(t, first.RunID, second.RunID, third, fourth)
+	b.waitHistory(t, first.RunID, "run.queued run.cancelled") // by the third
+	runs := strings.Fields(b.turns(t))
+	if len(runs) != 3 || runs[0] != first.RunID {
+		t.Fatalf("the turns are %v", runs)
+	}
+	if b.follows(t, first.RunID) != "" {
+		t.Error("the first one follows another one")
+	}
+}
+
+// However many come after one whose dispatcher died: he keeps his turn, and no
+// run follows one that follows it.
+func TestConversationAfterCrashAndMany(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	before := b.joined(t)
+	b.append(t, before.RunID, queuedDraft(full(before.RunID)))
+	first := b.joined(t)
+	b.start(t, Config{})
+	for range maxTurns + 3 {
+		b.say(t, "c1", "")
+	}
+	b.submit(t, first)
+	b.waitEmpty(t)
+	if got := b.follows(t, first.RunID); got != before.RunID {
+		t.Errorf("it follows %q, want %q", got, before.RunID)
+	}
+	if runs := strings.Fields(b.turns(t)); len(runs) != maxTurns {
+		t.Errorf("%d turns are written down, want %d", len(runs), maxTurns)
+	}
+}
+
+// A run that was given its turn, and then neither began nor will, is followed by
+// nobody: what it followed would be forgotten with it.
+func TestConversationLeavesOutWhoNeverBegins(t *testing.T) {
+	scheduled := func(s contracts.Submission) contracts.Draft {
+		s.NotBefore = time.Now().Add(-time.Second)
+		draft := scheduledDraft(s)
+		draft.Priority, draft.MaxAttempts = contracts.PriorityNormal, 1
+		return draft
+	}
+	for name, drafts := range map[string]func(contracts.Submission) []contracts.Draft{
+		"rejected at its second coming": func(contracts.Submission) []contracts.Draft {
+			return []contracts.Draft{{Type: contracts.TypeRejected, Payload: contracts.Rejected{}}}
+		},
+		"cancelled when its time had come": func(s contracts.Submission) []contracts.Draft {
+			return []contracts.Draft{scheduled(s), {Type: contracts.TypeCancelled}}
+		},
+		"cancelled while it waited": func(s contracts.Submission) []contracts.Draft {
+			return []contracts.Draft{queuedDraft(full(s.RunID)), {Type: contracts.TypeCancelled}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, jstest.Start(t))
+			b.register(t, echo)
+			first := b.joined(t)
+			b.append(t, first.RunID, queuedDraft(full(first.RunID)), startedDraft("w-1"))
+			s := b.joined(t)
+			b.append(t, s.RunID, drafts(s)...)
+			b.start(t, Config{})
+			last := b.say(t, "c1", "")
+			if got := b.follows(t, last); got != first.RunID {
+				t.Errorf("the next one follows %q, want %q, before the one that was %s", got, first.RunID, name)
+			}
+			if want := first.RunID + " " + last; b.turns(t) != want { // should he come after all, he has a new turn
+				t.Errorf("the turns are %q, want %q", b.turns(t), want)
+			}
+		})
+	}
+}
+
+// Whoever was given a turn and has no log for a minute is followed no more.
+func TestConversationGivesUpWhoDoesNotCome(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	first := b.joined(t)
+	b.append(t, first.RunID, queuedDraft(full(first.RunID)))
+	b.joined(t) // and does not come
+	d := b.dispatcher()
+	runs := strings.Fields(b.turns(t))
+	if _, live, err := d.settled(t.Context(), runs, true); !errors.Is(err, jsutil.ErrUnavailable) || !live {
+		t.Errorf("within the minute: %v, %v", live, err)
+	}
+	before, live, err := d.settled(t.Context(), runs, false)
+	if err != nil || !live || len(before) != 1 || before[0] != first.RunID {
+		t.Errorf("behind it: %v, %v, %v", before, live, err)
+	}
+}
+
+// A run whose time comes while it is taken in is delayed, or is not: not half of it.
+func TestConversationOfARunThatIsDueAtOnce(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	s := newSubmitter(b.dispatcher())
+	sub := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", ConversationID: "c1", NotBefore: time.Now().Add(300 * time.Millisecond)}
+	it := &item{Delivery: &jsutil.Delivery{Data: must(contracts.Encode(sub)), Stored: time.Now()}}
+	if faults := it.read(time.Hour); faults != nil {
+		t.Fatal(faults)
+	}
+	if faults, err := s.examine(t.Context(), it, nil); err != nil || faults != nil {
+		t.Fatal(faults, err)
+	}
+	waitFor(t, "its time", func() bool { return sub.NotBefore.Before(time.Now()) })
+	if d := firstDraft(it, nil); d.Type != contracts.TypeScheduled {
+		t.Errorf("its first event is %s, with %+v", d.Type, d.Payload)
+	}
 }
 
 func TestConversationReject(t *testing.T) {
@@ -136,6 +257,15 @@ func TestConversationReject(t *testing.T) {
 	second := b.say(t, "c1", contracts.OnConflictReject)
 	b.follows(t, second)
 	b.chain(t, first, second) // the one that was refused has no turn
+	// One that waited and was cancelled does not hide that the one before it goes on.
+	waited := b.say(t, "c1", "")
+	b.follows(t, waited)
+	b.publish(t, contracts.CancelSubject(waited), "{}")
+	b.waitHistory(t, waited, "run.queued run.cancelled")
+	b.append(t, second, startedDraft("w-1"))
+	if m := faultOf(b.checkRejected(t, b.say(t, "c1", contracts.OnConflictReject)), "on_conflict"); m != "run "+second+" of the conversation has not ended" {
+		t.Errorf("the fault is %q", m)
+	}
 	s := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", ConversationID: "c3", OnConflict: contracts.OnConflictReject, NotBefore: time.Now().Add(time.Hour)}
 	b.submit(t, s)
 	if m := faultOf(b.checkRejected(t, s.RunID), "on_conflict"); !strings.Contains(m, "not_before") {
@@ -194,4 +324,28 @@ func TestConversationOfADelayedRun(t *testing.T) {
 	first := b.say(t, "c1", "")
 	b.waitHistory(t, delayed.RunID, "run.scheduled run.queued")
 	b.chain(t, first, delayed.RunID)
+}
+
+// One that was cancelled before its time, and is redriven, comes in then.
+func TestConversationOfADelayedRunThatIsRedriven(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	delayed := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", ConversationID: "c1", NotBefore: time.Now().Add(time.Hour)}
+	b.submit(t, delayed)
+	first := b.say(t, "c1", "")
+	b.chain(t, first)
+	b.publish(t, contracts.CancelSubject(delayed.RunID), "{}")
+	b.waitHistory(t, delayed.RunID, "run.scheduled run.cancelled")
+	b.publish(t, contracts.RedriveSubject(delayed.RunID), "{}")
+	waitFor(t, "its work", func() bool { return b.work(t, delayed.RunID) != nil })
+	var e contracts.Event
+	var p contracts.Queued
+	mustDecode(t, b.work(t, delayed.RunID).Data, &e)
+	if mustDecode(t, e.Payload, &p); p.Follows != first {
+		t.Errorf("it follows %q, want %q", p.Follows, first)
+	}
+	if last := b.say(t, "c1", ""); b.follows(t, last) != delayed.RunID {
+		t.Errorf("the next one follows %q, want %q", b.follows(t, last), delayed.RunID)
+	}
 }

@@ -96,11 +96,12 @@ func (l *lane) run(f func()) {
 
 // aside handles m in l with f, in bounded time, and answers it.
 func (d *Dispatcher) aside(ctx context.Context, l *lane, m *jsutil.Delivery, runID string, f func(context.Context) error) {
-	l.run(func() { d.handle(ctx, m, runID, f) })
+	l.run(func() { d.finish(m, runID, bounded(ctx, f)) })
 }
 
-func (d *Dispatcher) handle(ctx context.Context, m *jsutil.Delivery, runID string, f func(context.Context) error) {
+// bounded is f in bounded time.
+func bounded(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	d.finish(m, runID, f(ctx))
+	return f(ctx)
 }

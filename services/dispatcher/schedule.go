@@ -52,15 +52,12 @@ func (d *Dispatcher) advance(ctx context.Context, last runlog.Entry, least time.
 			return notYet{delay: rest, reason: "not_before"}
 		}
 		var p contracts.Scheduled
-		err := json.Unmarshal(last.Payload, &p)
-		if err != nil {
+		if err := json.Unmarshal(last.Payload, &p); err != nil {
 			return fmt.Errorf("decode run.scheduled: %w", err)
 		}
-		follows := ""
-		if p.Submission.ConversationID != "" {
-			if follows, _, err = d.join(ctx, p.Submission); err != nil {
-				return err
-			}
+		follows, _, err := d.join(ctx, p.Submission)
+		if err != nil {
+			return err
 		}
 		if last, err = d.append(ctx, last.Head(), last.RunID, queuedOf(p.Submission, p.SubmittedAt, follows)); err != nil {
 			return err // a conflict: cancelled, or queued by another dispatcher

@@ -30,10 +30,17 @@ type item struct {
 	*jsutil.Delivery
 	sub      contracts.Submission // after read always with a valid run id
 	derived  bool                 // it comes from the idempotency key
+	delayed  bool                 // the run must not start yet
 	follows  string               // the run before it in its conversation
 	appended *runlog.Pending
 	sent     time.Time // when it was
 }
+
+// How often a submission of a conversation is tried again before the next one, and how soon.
+const (
+	turnTries = 50
+	turnPause = 20 * time.Millisecond
+)
 
 func newSubmitter(d *Dispatcher) *submitter {
 	return &submitter{Dispatcher: d, lane: newLane(), turns: newTurns(), queued: make(chan *item, inFlight)}
@@ -65,7 +72,7 @@ func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	}
 	rec, known := s.agents.cached(it.sub.AgentKey)
 	plain := len(faults) == 0 && rec.misfit(it.sub) == nil && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
-		it.sub.StartTimeoutSeconds == 0 && !it.delayed()
+		it.sub.StartTimeoutSeconds == 0 && !it.delayed
 	if plain && s.send(it, rec.AgentRecord) == nil {
 		s.queued <- it
 		return
@@ -74,7 +81,8 @@ func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 }
 
 // inTurn takes in the submissions of one conversation one after the other, in
-// the order of the inbox.
+// the order of the inbox. One that the broker holds up, or a run before it that
+// another dispatcher has yet to take in, is tried again for a second.
 func (s *submitter) inTurn(ctx context.Context, conversation string, m *jsutil.Delivery) {
 	first, err := s.turns.enter(conversation, m)
 	if err != nil {
@@ -82,10 +90,21 @@ func (s *submitter) inTurn(ctx context.Context, conversation string, m *jsutil.D
 	}
 	if first {
 		s.lane.run(func() {
-			for ; m != nil; m = s.turns.next(conversation) {
+			for tries := 0; m != nil; m = s.turns.next(conversation) {
 				it := &item{Delivery: m}
-				faults := it.read(s.cfg.MaxTimeout)
-				s.handle(ctx, m, it.sub.RunID, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
+				try := func() error {
+					faults := it.read(s.cfg.MaxTimeout)
+					return bounded(ctx, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
+				}
+				err := try()
+				for ; broken(err) && tries < turnTries && ctx.Err() == nil; tries++ {
+					pause(ctx, turnPause)
+					err = try()
+				}
+				if err == nil {
+					tries = 0
+				}
+				s.finish(m, it.sub.RunID, err)
 			}
 		})
 	}
@@ -111,12 +130,9 @@ func (it *item) read(longest time.Duration) contracts.Faults {
 	default:
 		sub.RunID = contracts.RunIDFromInbox(it.Sequence, it.Stored)
 	}
-	it.sub = sub
+	it.sub, it.delayed = sub, sub.NotBefore.After(time.Now())
 	return faults
 }
-
-// delayed reports whether the run must not start yet.
-func (it *item) delayed() bool { return it.sub.NotBefore.After(time.Now()) }
 
 // send appends run.queued, and does not wait for the answer. After an error
 // nothing was sent.

@@ -93,7 +93,11 @@ func (d *Dispatcher) queuedEvent(ctx context.Context, runID string) (contracts.E
 	if err := json.Unmarshal(scheduled.Payload, &p); err != nil {
 		return contracts.Event{}, fmt.Errorf("decode run.scheduled: %w", err)
 	}
-	return contracts.Next(contracts.Head{}, runID, queuedOf(p.Submission, p.SubmittedAt, ""), scheduled.Time)
+	follows, _, err := d.join(ctx, p.Submission)
+	if err != nil {
+		return contracts.Event{}, err
+	}
+	return contracts.Next(contracts.Head{}, runID, queuedOf(p.Submission, p.SubmittedAt, follows), scheduled.Time)
 }
 
 // restore makes the work message of a live run again if it is not there. The

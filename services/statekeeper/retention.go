@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +62,9 @@ func (s *sweeper) expire(ctx context.Context) error {
 	for _, m := range s.fallen(now) {
 		todo <- func() error { return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, m.subject, m.sequence+1) }
 	}
-	for _, id := range s.feed.current().expired(before, maxExpire) {
+	limit := maxExpire + s.stay // who stays is not to keep others from being removed
+	s.stay = 0
+	for _, id := range s.feed.current().expired(before, limit) {
 		todo <- func() error {
 			if err := s.remove(ctx, id, before); err != nil {
 				return fmt.Errorf("remove run %s: %w", id, err)
@@ -107,8 +110,13 @@ func (s *sweeper) remove(ctx context.Context, runID string, before map[contracts
 		if s.dry {
 			break
 		}
-		if err := step(ctx, r); err != nil {
-			return ignoring(errStays, err)
+		if err := step(ctx, r); errors.Is(err, errStays) {
+			s.acts.Lock()
+			defer s.acts.Unlock()
+			s.stay++
+			return nil
+		} else if err != nil {
+			return err
 		}
 	}
 	if s.act(&s.did.Expired, runID, &s.counters.Expired) {
@@ -128,8 +136,8 @@ type removal struct {
 // to go on if this one is cut off: the status record is last.
 type removalStep func(context.Context, removal) error
 
-// errStays is in the error of a removal that gives way to a redrive.
-var errStays = errors.New("run is redriven")
+// errStays is in the error of a removal that gives way to a redrive, or to another run.
+var errStays = errors.New("run is redriven, or needed")
 
 // settleRound makes sure that no redrive comes any more, or gives way to it.
 // The broker has no purge that is compared with a log's end; so both sides
@@ -176,25 +184,51 @@ func roundSubjects(runID string) string {
 	return contracts.KVSubject(contracts.BucketRuns, "round."+runID+".>")
 }
 
-// purgeKeys purges the idempotency key that the run holds, and its conversation
-// if nobody came after it: that is forgotten with its last run.
-func (s *sweeper) purgeKeys(ctx context.Context, r removal) error {
-	key, id := r.record.rec.IdempotencyKey, r.record.rec.ConversationID
-	for _, of := range [][2]string{{key, contracts.IdempotencyKey(key)}, {id, contracts.ConversationKey(id)}} {
-		if of[0] == "" {
-			continue
-		}
-		subject := contracts.KVSubject(contracts.BucketRuns, of[1])
-		m, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
-		if err == nil && strings.HasSuffix(string(m.Data), r.runID) { // else it is another run's
-			// Up to what was read: whoever comes into the conversation just now stays.
-			err = jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, subject, m.Sequence+1)
-		}
-		if ignoring(jsutil.ErrNotFound, err) != nil {
+// purgeKey purges the idempotency key that the run holds.
+func (s *sweeper) purgeKey(ctx context.Context, r removal) error {
+	key := r.record.rec.IdempotencyKey
+	if key == "" {
+		return nil
+	}
+	subject := contracts.KVSubject(contracts.BucketRuns, contracts.IdempotencyKey(key))
+	m, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
+	if err == nil && string(m.Data) == r.runID { // else it is another run's
+		err = s.purge(ctx, subject)
+	}
+	return ignoring(jsutil.ErrNotFound, err)
+}
+
+// leaveConversation takes the run off those of its conversation, which is
+// forgotten with the last one. It stays while the next one has not begun:
+// that begins with what it said.
+func (s *sweeper) leaveConversation(ctx context.Context, r removal) error {
+	id := r.record.rec.ConversationID
+	if id == "" {
+		return nil
+	}
+	subject := contracts.KVSubject(contracts.BucketRuns, contracts.ConversationKey(id))
+	there, err := jsutil.GetFromLeader(ctx, s.nc, contracts.StreamRuns, jsutil.GetRequest{LastFor: subject})
+	runs := strings.Fields(string(there.Data))
+	i := slices.Index(runs, r.runID)
+	if err != nil || i < 0 {
+		return ignoring(jsutil.ErrNotFound, err)
+	}
+	if i+1 < len(runs) {
+		next, err := s.log.LastFromLeader(ctx, runs[i+1])
+		if err == nil && next.Epoch == 0 {
+			return errStays
+		} else if ignoring(jsutil.ErrNotFound, err) != nil {
 			return err
 		}
 	}
-	return nil
+	if len(runs) == 1 { // up to what was read: whoever comes into it just now stays
+		return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, subject, there.Sequence+1)
+	}
+	_, err = s.js.Publish(ctx, subject, []byte(strings.Join(slices.Delete(runs, i, i+1), " ")), jetstream.WithExpectLastSequencePerSubject(there.Sequence))
+	if err = jsutil.Translate(err); errors.Is(err, jsutil.ErrConflict) {
+		return errStays // for now
+	}
+	return err
 }
 
 // markGone puts a marker in place of the status, for the indexes to see. A

@@ -71,14 +71,15 @@ func (p *player) old(age time.Duration, key string) (runlog.Head, string) {
 	return p.past(head, id, age, contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: 1}}), id
 }
 
-// A conversation is forgotten with its last run, and not with an earlier one.
+// A conversation is forgotten with the last run that is left of it, whichever that is. What
+// was said is kept while a run waits that is to begin with it.
 func TestConversationsAreForgotten(t *testing.T) {
 	t.Parallel()
 	b := jstest.Start(t)
 	p := newPlayer(t, b)
 	k := startKeeper(t, b, Config{}, idle)
-	s := newSweeper(k.Statekeeper)
-	first, last := contracts.NewRunID(), contracts.NewRunID()
+	k.ready(t)
+	const age = 9 * 24 * time.Hour
 	key := contracts.ConversationKey("c1")
 	left := func() string {
 		m, err := jsutil.GetFromLeader(t.Context(), b.NC, contracts.StreamRuns, jsutil.GetRequest{LastFor: contracts.KVSubject(contracts.BucketRuns, key)})
@@ -87,22 +88,46 @@ func TestConversationsAreForgotten(t *testing.T) {
 		}
 		return string(m.Data)
 	}
-	purge := func(id string) {
+	play := func(drafts ...contracts.Draft) (at runlog.Head) {
 		t.Helper()
-		r := removal{runID: id}
-		r.record.rec.ConversationID = "c1"
-		if err := s.purgeKeys(t.Context(), r); err != nil {
+		id := contracts.NewRunID()
+		at = p.past(at, id, age, queued(contracts.Submission{RunID: id, ConversationID: "c1"}))
+		for _, d := range drafts {
+			at = p.past(at, id, age, d)
+		}
+		p.record(at)
+		return at
+	}
+	remove := func(id, want string) {
+		t.Helper()
+		if err := k.removeNow(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
+		if left() != want {
+			t.Fatalf("the conversation became %q, want %q", left(), want)
+		}
 	}
-	purge(first) // there is none
-	p.kv(key, first+" "+last)
-	if purge(first); left() != first+" "+last {
-		t.Errorf("with an earlier run the conversation became %q", left())
+	remove(play(started("w-1", ""), succeeded()).RunID, "") // of one that is forgotten
+	first, second, third := play(started("w-1", ""), succeeded()), play(contracts.Draft{Type: contracts.TypeCancelled}), play()
+	a, c, all := first.RunID, third.RunID, first.RunID+" "+second.RunID+" "+third.RunID
+	p.kv(key, all)
+	remove(a, all)
+	remove(second.RunID, all)
+	for _, at := range []runlog.Head{first, second} {
+		if last, err := p.log.Last(t.Context(), at.RunID); err != nil || last.Seq != at.Seq {
+			t.Fatalf("run %s was removed, and another one waits to begin with what it said: %v", at.RunID, err)
+		}
 	}
-	if purge(last); left() != "" {
-		t.Errorf("with its last run the conversation became %q", left())
+	third = p.past(third, c, age, started("w-1", ""))
+	p.record(third)
+	remove(second.RunID, a+" "+c)
+	remove(a, c)
+	if traces := strings.Join(p.traces(a, ""), " "); strings.Contains(traces, ".events") {
+		t.Errorf("of the first run %s is left", traces)
 	}
+	remove(c, c) // it is live
+	p.record(p.past(third, c, age, contracts.Draft{Type: contracts.TypeFailed}))
+	remove(c, "")
 }
 
 func TestRetention(t *testing.T) {
@@ -316,7 +341,7 @@ var errCut = errors.New("cut off")
 func TestRemovalCutOff(t *testing.T) {
 	t.Parallel()
 	const age = 9 * 24 * time.Hour
-	for n := range 7 {
+	for n := range 8 {
 		t.Run(fmt.Sprintf("after step %d", n), func(t *testing.T) {
 			t.Parallel()
 			b := jstest.Start(t)
@@ -345,7 +370,7 @@ func TestRemovalCutOff(t *testing.T) {
 			one.nc.Close()
 			<-one.ended
 			again, ok := p.redrive(tried)
-			if ok != (n == 0) {
+			if ok != (n <= 1) {
 				t.Errorf("the redrive began a round: %t", ok)
 			}
 			two := startKeeper(t, b, Config{}, eager)

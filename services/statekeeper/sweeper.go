@@ -45,6 +45,7 @@ type sweeper struct {
 
 	acts    sync.Mutex // guards did while removals go on beside one another
 	markers []marker   // that are up, in the order of time; guarded by acts
+	stay    int        // runs that are needed beyond their time; guarded by acts
 }
 
 const (
@@ -69,7 +70,7 @@ func newSweeper(k *Statekeeper) *sweeper {
 		pace: historyInterval, share: sweepShare,
 	}
 	s.task = s.look
-	s.steps = []removalStep{s.settleRound, s.purgeStates, s.purgeKeys, s.purgeLog, s.purgeRounds, s.markGone}
+	s.steps = []removalStep{s.leaveConversation, s.settleRound, s.purgeStates, s.purgeKey, s.purgeLog, s.purgeRounds, s.markGone}
 	return s
 }
 
@@ -269,6 +270,13 @@ func (s *sweeper) giveBack(ctx context.Context, run liveRun, subject string, see
 	case seen.sequence != run.sequence:
 		s.handed[run.runID] = handed{run.sequence, 1}
 		return nil
+	}
+	var q contracts.Queued
+	if e, err := contracts.DecodeEvent(m.Data); err == nil && json.Unmarshal(e.Payload, &q) == nil && q.Follows != "" {
+		if before, err := s.log.LastFromLeader(ctx, q.Follows); err == nil && !before.Status.Terminal() {
+			s.handed[run.runID] = handed{run.sequence, 2} // it was given back by whoever saw that it is not its turn
+			return nil
+		}
 	}
 	last, err := s.log.LastFromLeader(ctx, run.runID)
 	if err != nil || last.Sequence != run.sequence || !s.act(&s.did.Released, run.runID, &s.counters.Released) {

@@ -143,7 +143,8 @@ func TestSweeperMissesWork(t *testing.T) {
 }
 
 // A worker takes a message and dies before it begins: the next one has it in
-// no time. A run in backoff is left alone.
+// no time. A run in backoff is left alone, and so is one that waits for its turn
+// in a conversation.
 func TestSweeperGivesBack(t *testing.T) {
 	t.Parallel()
 	b := jstest.Start(t)
@@ -169,13 +170,23 @@ func TestSweeperGivesBack(t *testing.T) {
 	}
 	head, backoff := p.submit(contracts.Submission{})
 	p.putWork(backoff)
+	follows := contracts.NewRunID()
 	_, dropped := p.submit(contracts.Submission{})
 	dropSequence := p.putWork(dropped)
 	if _, err := b.JS.Publish(t.Context(), contracts.ScheduleAtSubject(dropped), nil); err != nil { // by when it has to begin
 		t.Fatal(err)
 	}
-	for _, m := range fetch(2, 5*time.Second) {
-		if id, _ := contracts.RunIDOfSubject(m.Subject()); id == backoff {
+	follower := queued(contracts.Submission{})
+	follower.Payload = contracts.Queued{Follows: backoff}
+	p.next(runlog.Head{}, follows, follower)
+	p.putWork(follows)
+	for _, m := range fetch(3, 5*time.Second) {
+		switch id, _ := contracts.RunIDOfSubject(m.Subject()); id {
+		case follows:
+			if err := m.NakWithDelay(time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		case backoff:
 			head = p.next(head, id, started("w-1", ""))
 			retryAt := time.Now().Add(time.Hour)
 			p.next(head, id, contracts.Draft{Type: contracts.TypeRetrying, NotBefore: retryAt, Payload: contracts.Retrying{RetryAt: retryAt}})
@@ -204,9 +215,9 @@ func TestSweeperGivesBack(t *testing.T) {
 	if !seen[dropped] || !seen[fresh] {
 		t.Errorf("delivered %v, expected %s and %s", seen, dropped, fresh)
 	}
-	for _, m := range fetch(2, 500*time.Millisecond) { // again the two, for they have not begun
-		if id, _ := contracts.RunIDOfSubject(m.Subject()); id == backoff {
-			t.Error("the run in backoff was delivered")
+	for _, m := range fetch(3, 500*time.Millisecond) { // again the two, for they have not begun
+		if id, _ := contracts.RunIDOfSubject(m.Subject()); id == backoff || id == follows {
+			t.Errorf("run %s was delivered: in backoff is %s, in waiting for its turn %s", id, backoff, follows)
 		}
 	}
 	if n := k.api.counters.stats().Requeued; n != 0 {

@@ -11,11 +11,6 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-// appearWithin is how long a run that has its turn may be without a log: its
-// dispatcher died before it wrote run.queued, and another one does. After
-// that it was removed, with its retention.
-const appearWithin = time.Minute
-
 // history returns what was said in the run's conversation before it; false if
 // the run before it has not ended. What a run began with is in its first
 // run.started: so all attempts begin with the same, whatever becomes of the
@@ -30,7 +25,10 @@ func (w *Worker) history(ctx context.Context, wk *work, at contracts.Head) (hist
 		last, err := w.runs.LastFromLeader(ctx, id)
 		switch {
 		case errors.Is(err, jsutil.ErrNotFound):
-			return nil, time.Since(wk.queued.Time) > appearWithin, nil
+			// It was removed, for it was queued before this one was; unless the leader
+			// is a new one that is behind, and knows of neither.
+			_, err = w.leaderHead(ctx, at.RunID)
+			return nil, true, err
 		case err != nil || !last.Status.Terminal():
 			return nil, false, err
 		case last.Type == contracts.TypeSucceeded:

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 )
 
@@ -65,8 +67,8 @@ func (b *bench) follower(t *testing.T, s contracts.Submission, follows string, q
 	return s.RunID
 }
 
-// A run waits for the one before it, for which a run without a log counts too,
-// and does not take a slot meanwhile. Who lost his log long ago is waited for no more.
+// A run waits for the one before it, and does not take a slot meanwhile. One
+// that was removed is not waited for.
 func TestFollower(t *testing.T) {
 	b := newBench(t)
 	given := make(chan string, 10)
@@ -82,15 +84,12 @@ func TestFollower(t *testing.T) {
 		}},
 	}})
 	input := contracts.Submission{Input: contracts.Input{Messages: []contracts.Message{contracts.Text(contracts.RoleUser, "now")}}}
-	b.waitForEnd(t, b.follower(t, input, contracts.NewRunID(), time.Now().Add(-2*appearWithin)))
+	b.waitForEnd(t, b.follower(t, input, contracts.NewRunID(), time.Now()))
 	if got := <-given; got != "now" {
 		t.Errorf("after a run that was removed: %q", got)
 	}
 
-	first, second := contracts.NewRunID(), ""
-	second = b.follower(t, input, first, time.Now())
-	third := b.follower(t, input, second, time.Now())
-	b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo"})) // in the only slot
+	first, second, third := contracts.NewRunID(), "", ""
 	at := runlog.Head{}
 	for i, d := range []contracts.Draft{
 		{Type: contracts.TypeQueued, AgentKey: "talks", Priority: contracts.PriorityNormal, MaxAttempts: 1},
@@ -102,6 +101,10 @@ func TestFollower(t *testing.T) {
 		var err error
 		if at, err = b.runs.Append(t.Context(), at, e); err != nil {
 			t.Fatal(err)
+		}
+		if i == 0 {
+			second = b.follower(t, input, first, time.Now())
+			third = b.follower(t, input, second, time.Now())
 		}
 		if i < 3 {
 			b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo"})) // time to begin too early
@@ -118,5 +121,23 @@ func TestFollower(t *testing.T) {
 		if p := payload[contracts.Started](t, all[1]); len(p.History) != 2 {
 			t.Errorf("run.started has %+v", p.History)
 		}
+	}
+}
+
+// A leader that does not know of the run before one may be a new one that is
+// behind: it is believed only if it knows of the run itself.
+func TestFollowerOfARunThatTheLeaderDoesNotKnowYet(t *testing.T) {
+	b := newBench(t)
+	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wk := work{follows: contracts.NewRunID(), submission: contracts.Submission{ConversationID: "c1"}}
+	if _, _, err := w.history(t.Context(), &wk, contracts.Head{RunID: contracts.NewRunID()}); !errors.Is(err, jsutil.ErrNotFound) {
+		t.Errorf("of a leader that knows of neither: %v", err)
+	}
+	known := b.submit(t, contracts.Submission{AgentKey: "echo"})
+	if history, turn, err := w.history(t.Context(), &wk, contracts.Head{RunID: known}); err != nil || !turn || len(history) > 0 {
+		t.Errorf("of a run that was removed: %v, %v, %v", history, turn, err)
 	}
 }
