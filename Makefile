@@ -55,11 +55,13 @@ fmt-check: ## fail if gofmt would change a file
 .PHONY: vet
 vet: ## go vet
 	go vet ./...
+	cd test/bench/peers && go vet ./...
 
 .PHONY: tidy-check
 tidy-check: ## fail if go mod tidy would change a file
 	go mod tidy -diff
 	cd test/compose && go mod tidy -diff
+	cd test/bench/peers && go mod tidy -diff
 
 .PHONY: core-size
 core-size: ## count the lines of the core, fail above CORE_MAX
@@ -85,6 +87,12 @@ demo: build ## watch it work: two workers, one killed, a run resumed
 .PHONY: bench
 bench: build ## measure the broker's floor and our runs per second, as ratios (ARGS='--only end-to-end --rounds 3' for a part)
 	go run ./test/bench $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: build ## measure asynq on Redis and River on PostgreSQL beside us, as far as they are installed (ARGS='--rounds 1')
+	go build -o bin/bench ./test/bench
+	cd test/bench/peers && go build -o ../../../bin/peers .
+	./bin/peers $(ARGS)
 
 .PHONY: recovery
 recovery: build ## kill, stop and restart what runs, hold the figures against their bounds
@@ -124,9 +132,10 @@ cover: ## run the tests with coverage, by function, into cover.out
 	go tool cover -func=cover.out | tail -n 1
 
 .PHONY: tidy
-tidy: ## go mod tidy, in both modules
+tidy: ## go mod tidy, in all modules
 	go mod tidy
 	cd test/compose && go mod tidy
+	cd test/bench/peers && go mod tidy
 
 .PHONY: clean
 clean: ## remove what the targets made
