@@ -18,6 +18,11 @@ type globals struct {
 	NATS     string  `name:"nats" group:"global" placeholder:"URL" help:"Broker to connect to (default nats://127.0.0.1:4222)."`
 	Context  string  `group:"global" placeholder:"NAME" help:"NATS context to connect with, as made by the nats command."`
 	Creds    string  `group:"global" placeholder:"FILE" help:"Credentials file."`
+	NKey     string  `name:"nkey" group:"global" placeholder:"FILE" help:"File with the seed of the user's nkey."`
+	TLSCA    string  `name:"tls-ca" group:"global" placeholder:"FILE" help:"Certificates that vouch for the broker's (default: the system's)."`
+	TLSCert  string  `name:"tls-cert" group:"global" placeholder:"FILE" help:"Certificate to show the broker, if it asks for one."`
+	TLSKey   string  `name:"tls-key" group:"global" placeholder:"FILE" help:"Key of that certificate."`
+	Inbox    string  `name:"inbox-prefix" group:"global" placeholder:"SUBJECT" help:"Where answers are received (default _INBOX, with --nkey _INBOX.<public key>)."`
 	JSON     bool    `name:"json" group:"global" help:"Print JSON: one document, or one a line where there may be many."`
 	LogLevel *string `group:"global" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error (default info for a service, else warn)."`
 	NoColor  bool    `group:"global" env:"LONGHAUL_NO_COLOR" help:"No colours (nor with NO_COLOR set, nor when not on a terminal)."`

@@ -38,8 +38,13 @@ func (g *globals) preferFlags(parsed *kong.Context) {
 
 // reach says how to reach the broker. What is wrong with the flags is a usageError.
 func (a *app) reach(name string) (jsutil.ConnectConfig, error) {
-	cfg := jsutil.ConnectConfig{URL: a.NATS, Context: a.Context, Creds: a.Creds, Name: "longhaul " + name + " " + hostname(), Logger: a.warnings}
+	cfg := jsutil.ConnectConfig{URL: a.NATS, Context: a.Context, Creds: a.Creds, NKey: a.NKey, TLSCA: a.TLSCA, TLSCert: a.TLSCert, TLSKey: a.TLSKey,
+		InboxPrefix: a.Inbox, Name: "longhaul " + name + " " + hostname(), Logger: a.warnings}
 	switch {
+	case a.Creds != "" && a.NKey != "":
+		return cfg, usagef("--creds and --nkey are both given; give one")
+	case (a.TLSCert == "") != (a.TLSKey == ""):
+		return cfg, usagef("--tls-cert and --tls-key go together; one of them is missing")
 	case a.NATS != "" && a.Context != "":
 		return cfg, usagef("--nats and --context are both given, or LONGHAUL_NATS and LONGHAUL_CONTEXT are both set; give one")
 	case a.Context == "" || strings.ContainsRune(a.Context, os.PathSeparator) || strings.HasSuffix(a.Context, ".json"):

@@ -1,6 +1,7 @@
 package jsutil
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +24,17 @@ type ConnectConfig struct {
 	URL string
 	// Context is a context of the nats CLI: its name, or the path of its file.
 	Context string
-	// Creds is a credentials file; it goes before what Context says.
-	Creds string
+	// Creds is a credentials file, NKey one that holds the seed of an nkey; they
+	// go before what Context says, and so does the rest.
+	Creds, NKey string
+	// TLSCA is a file with the certificates that the broker's is to be vouched for
+	// by, in place of the system's; TLSCert and TLSKey are our own, if it asks.
+	TLSCA, TLSCert, TLSKey string
 	// Name is how the broker shows the connection; default "longhaul".
 	Name string
-	// InboxPrefix is where answers are received, in place of "_INBOX". A role
-	// that may subscribe to nothing but its own prefix can't read along with others.
+	// InboxPrefix is where answers are received; default "_INBOX", with NKey
+	// "_INBOX.<public key>". A role that may subscribe to nothing but its own
+	// prefix can't read along with others.
 	InboxPrefix string
 	// Retry is for services: Connect succeeds without a broker, and goes on
 	// trying, for ever, until the connection is closed.
@@ -69,13 +75,12 @@ func Connect(cfg ConnectConfig) (*nats.Conn, error) {
 	if cfg.URL != "" && cfg.Context != "" {
 		return nil, errors.New("connect to the broker: both a URL and a context are given; give one")
 	}
-	if cfg.Creds != "" {
-		if _, err := os.ReadFile(cfg.Creds); err != nil {
-			return nil, fmt.Errorf("connect to the broker: read the credentials file: %w", err)
-		}
+	opts, err := options(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the broker: %w", err)
 	}
 	if cfg.Context != "" {
-		nc, err := connectContext(cfg)
+		nc, err := connectContext(cfg.Context, opts)
 		if err != nil {
 			return nil, fmt.Errorf("connect by the context %s: %w", cfg.Context, explain(err))
 		}
@@ -88,22 +93,21 @@ func Connect(cfg ConnectConfig) (*nats.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)
 	}
-	nc, err := nats.Connect(cfg.URL, options(cfg)...)
+	nc, err := nats.Connect(cfg.URL, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker at %s: %w", strings.Join(hosts, ", "), explain(err))
 	}
 	return nc, nil
 }
 
-func connectContext(cfg ConnectConfig) (*nats.Conn, error) {
-	name := cfg.Context
+func connectContext(name string, opts []nats.Option) (*nats.Conn, error) {
 	if strings.ContainsRune(name, os.PathSeparator) || strings.HasSuffix(name, ".json") {
 		var err error
 		if name, err = filepath.Abs(name); err != nil { // the library takes absolute paths for files
 			return nil, err
 		}
 	}
-	nc, settings, err := natscontext.Connect(name, options(cfg)...)
+	nc, settings, err := natscontext.Connect(name, opts...)
 	if err == nil && (settings.JSDomain != "" || settings.JSAPIPrefix != "") {
 		nc.Close()
 		return nil, errors.New("it names a JetStream domain or API prefix, which Longhaul does not follow; " +
@@ -112,8 +116,17 @@ func connectContext(cfg ConnectConfig) (*nats.Conn, error) {
 	return nc, err
 }
 
-// options are the connection's settings.
-func options(cfg ConnectConfig) []nats.Option {
+// options are the connection's settings. A file that can't be read is an error
+// now, not a reason to try for ever.
+func options(cfg ConnectConfig) ([]nats.Option, error) {
+	for what, file := range map[string]string{"credentials": cfg.Creds, "nkey": cfg.NKey, "TLS CA": cfg.TLSCA, "TLS certificate": cfg.TLSCert, "TLS key": cfg.TLSKey} {
+		if _, err := os.ReadFile(file); file != "" && err != nil {
+			return nil, fmt.Errorf("read the %s file: %w", what, err)
+		}
+	}
+	if (cfg.TLSCert == "") != (cfg.TLSKey == "") {
+		return nil, errors.New("a TLS certificate and its key go together; one of them is missing")
+	}
 	log := &connLog{logger: cfg.Logger}
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
@@ -132,13 +145,27 @@ func options(cfg ConnectConfig) []nats.Option {
 		nats.ReconnectErrHandler(log.failed),
 		nats.ErrorHandler(log.asyncError),
 	}
+	if cfg.NKey != "" {
+		key, err := nats.NkeyOptionFromSeed(cfg.NKey)
+		var set nats.Options
+		if err != nil || key(&set) != nil {
+			return nil, fmt.Errorf("the nkey file %s holds no seed of a user's key", cfg.NKey) // err may repeat what it holds
+		}
+		opts, cfg.InboxPrefix = append(opts, key), cmp.Or(cfg.InboxPrefix, nats.InboxPrefix+set.Nkey)
+	}
 	if cfg.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(cfg.InboxPrefix))
 	}
 	if cfg.Creds != "" {
 		opts = append(opts, nats.UserCredentials(cfg.Creds))
 	}
-	return opts
+	if cfg.TLSCA != "" {
+		opts = append(opts, nats.RootCAs(cfg.TLSCA))
+	}
+	if cfg.TLSCert != "" {
+		opts = append(opts, nats.ClientCert(cfg.TLSCert, cfg.TLSKey))
+	}
+	return opts, nil
 }
 
 // hostsOf returns the hosts of a list of URLs, without user and password.

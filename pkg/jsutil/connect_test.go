@@ -106,10 +106,20 @@ func TestConnectConfigFaults(t *testing.T) {
 	if err := os.WriteFile(broken, []byte(`{"url": "nats://user:sec ret@host:4222"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	noSeed := filepath.Join(t.TempDir(), "none.nk")
+	if err := os.WriteFile(noSeed, []byte("SUsecret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, tc := range map[string]struct {
 		cfg  jsutil.ConnectConfig
 		says string
 	}{
+		"no nkey":           {jsutil.ConnectConfig{NKey: missing, Retry: true}, missing},
+		"no seed":           {jsutil.ConnectConfig{NKey: noSeed, Retry: true}, "holds no seed"},
+		"no CA":             {jsutil.ConnectConfig{TLSCA: missing, Retry: true}, "TLS CA file"},
+		"a CA of no use":    {jsutil.ConnectConfig{TLSCA: noSeed, Retry: true}, "root certificate"},
+		"no key":            {jsutil.ConnectConfig{TLSCert: noSeed, Retry: true}, "go together"},
+		"no certificate":    {jsutil.ConnectConfig{TLSKey: noSeed, TLSCert: missing, Retry: true}, "TLS certificate file"},
 		"url and context":   {jsutil.ConnectConfig{URL: "nats://secret@localhost", Context: "ctx"}, "both a URL and a context"},
 		"no url":            {jsutil.ConnectConfig{URL: "nats://user:sec ret@host:4222"}, "nats://host:4222"},
 		"no port":           {jsutil.ConnectConfig{URL: "nats://localhost,nats://u:secret@host:port"}, "address 2"},
@@ -126,7 +136,7 @@ func TestConnectConfigFaults(t *testing.T) {
 				nc.Close()
 				t.Fatal("no error")
 			}
-			if !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "sec") {
+			if !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec ret") {
 				t.Errorf("error is %q; want it to say %q, and no secret", err, tc.says)
 			}
 		})
