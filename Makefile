@@ -44,6 +44,10 @@ test: ## run the tests, without the race detector (PKG=./pkg/... to choose)
 race: ## run the tests with the race detector
 	go test -race $(TESTFLAGS) $(PKG)
 
+.PHONY: secured
+secured: ## run the end-to-end tests on a broker with TLS, accounts and a user per role
+	LONGHAUL_E2E_SECURED=1 go test -count=1 -timeout 15m ./test/e2e
+
 .PHONY: lint
 lint: ## run the linters, the import walls among them
 	$(GOLANGCI_LINT) run ./...

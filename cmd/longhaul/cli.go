@@ -33,6 +33,7 @@ type cli struct {
 	Worker      workerCmd      `cmd:"" group:"services" help:"Run a worker: executes runs."`
 	Statekeeper statekeeperCmd `cmd:"" group:"services" help:"Run a statekeeper: keeps statuses and watches over runs."`
 	Topology    topologyCmd    `cmd:"" group:"services" help:"Show, verify or create the broker's streams and consumers."`
+	Security    securityCmd    `cmd:"" group:"services" help:"Make keys, certificates and the broker's configuration for a secured deployment."`
 	Doctor      doctorCmd      `cmd:"" group:"services" help:"Look for what is wrong, and put it right."`
 
 	Version    versionCmd    `cmd:"" group:"other" help:"Show the version."`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 )
 
@@ -24,6 +25,7 @@ func (topologyCmd) Help() string {
 Examples:
 
     longhaul topology create --replicas 3
+    longhaul topology create --agent echo --agent count
     longhaul topology verify
     longhaul topology show --json`
 }
@@ -123,6 +125,18 @@ func (a *app) showDifferences(differences []jsutil.Difference) {
 
 type topologyCreateCmd struct {
 	topologyFlags
+	Agent           []string `placeholder:"KEY" help:"Create the queues of an agent, too, as its workers do where they may; may be repeated."`
+	LeaseTTLSeconds float64  `name:"lease-ttl-seconds" default:"30" placeholder:"S" help:"How long a run stays with a worker of that agent that gives no sign of life (default ${default})."`
+}
+
+// Validate checks what the grammar cannot say.
+func (t *topologyCreateCmd) Validate() error {
+	for _, key := range t.Agent {
+		if err := contracts.CheckAgentKey(key); err != nil {
+			return fmt.Errorf("--agent %q: %w", key, err)
+		}
+	}
+	return above("--lease-ttl-seconds", t.LeaseTTLSeconds)
 }
 
 // Run runs the command.
@@ -136,12 +150,18 @@ func (t *topologyCreateCmd) Run(ctx context.Context, a *app) error {
 	if err := jsutil.EnsureTopology(ctx, js, top); err != nil {
 		return err
 	}
+	for _, key := range t.Agent {
+		if err := jsutil.EnsureWorkConsumers(ctx, js, key, seconds(t.LeaseTTLSeconds)); err != nil {
+			return fmt.Errorf("create the queues of agent %s: %w", key, err)
+		}
+	}
+	consumers := len(top.Consumers) + len(t.Agent)*len(contracts.Priorities())
 	if a.JSON {
 		return a.printJSON(struct {
 			Streams   int `json:"streams"`
 			Consumers int `json:"consumers"`
-		}{len(top.Streams), len(top.Consumers)})
+		}{len(top.Streams), consumers})
 	}
-	a.out.printf("%s %s and %s stand.\n", a.out.green("✓"), plural(len(top.Streams), "stream"), plural(len(top.Consumers), "consumer"))
+	a.out.printf("%s %s and %s stand.\n", a.out.green("✓"), plural(len(top.Streams), "stream"), plural(consumers, "consumer"))
 	return nil
 }

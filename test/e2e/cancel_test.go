@@ -218,12 +218,7 @@ func TestCancelBesideTheEnd(t *testing.T) {
 	for range tries {
 		gates[contracts.NewRunID()] = make(chan struct{})
 	}
-	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: s.url(), Name: "gated", Retry: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	w, err := worker.New(nc, worker.Config{Concurrency: tries, Logger: slog.New(slog.DiscardHandler), Agents: []agent.Agent{{
+	w, err := worker.New(s.connect(t, "worker"), worker.Config{Concurrency: tries, Logger: slog.New(slog.DiscardHandler), Agents: []agent.Agent{{
 		Key: "gated", Run: func(ctx context.Context, run *agent.Run) (agent.Result, error) {
 			select {
 			case <-gates[run.ID]:
@@ -246,7 +241,7 @@ func TestCancelBesideTheEnd(t *testing.T) {
 		}
 	}()
 	s.waitForAgent(t, "gated")
-	c, err := client.New(nc)
+	c, err := client.New(s.connect(t, "client"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +286,7 @@ func TestCancelBesideTheEnd(t *testing.T) {
 		t.Errorf("ends: %v", ends)
 	}
 	// What was acknowledged is carried out, and changed nothing any more.
-	js, err := jsutil.JetStream(nc)
+	js, err := jsutil.JetStream(s.connect(t, "operator"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,11 +22,7 @@ func TestGarbage(t *testing.T) {
 	s.start(t, "statekeeper")
 	s.start(t, "worker", "--agent", "echo")
 	s.waitForAgent(t, "echo")
-	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: s.url(), Name: "vandal"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := s.connect(t, "operator")
 	js, err := jsutil.JetStream(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -16,9 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"longhaul/internal/security"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
+	"longhaul/test/secured"
 )
 
 // binary is the program under test, built once.
@@ -44,12 +48,17 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// securedEnv, in the environment, has all these tests run on a broker with TLS,
+// accounts and a user per role, as longhaul security init makes it.
+const securedEnv = "LONGHAUL_E2E_SECURED"
+
 // stage is a broker on a fixed address, which may come and go, and the
 // processes that use it.
 type stage struct {
-	dir    string
-	port   int
-	broker *jsutil.Embedded
+	dir     string
+	port    int
+	broker  *jsutil.Embedded
+	secured *secured.Deployment // in place of port and broker
 
 	mu        sync.Mutex
 	processes []*process
@@ -59,8 +68,12 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{dir: t.TempDir()}
-	// Started once to have a port of its own that is free.
-	s.startBroker(t)
+	if os.Getenv(securedEnv) != "" {
+		s.secured = secured.New(t, security.Plan{})
+		s.secured.Topology(t, "main", "echo", "count", "flaky", "deaf", "gated", "assistant", "suicidal", "asks", "mails", "talks")
+	} else {
+		s.startBroker(t) // once, to have a port of its own that is free
+	}
 	t.Cleanup(func() {
 		s.mu.Lock()
 		all := s.processes
@@ -75,6 +88,10 @@ func newStage(t *testing.T) *stage {
 
 func (s *stage) startBroker(t *testing.T) {
 	t.Helper()
+	if s.secured != nil {
+		s.secured.Restart(t, 0)
+		return
+	}
 	var err error
 	s.broker, err = jsutil.StartEmbedded(jsutil.EmbeddedConfig{Dir: s.dir, Port: s.port})
 	if err != nil {
@@ -87,13 +104,50 @@ func (s *stage) startBroker(t *testing.T) {
 }
 
 func (s *stage) stopBroker() {
+	if s.secured != nil {
+		s.secured.Stop(0)
+	}
 	if s.broker != nil {
 		s.broker.Shutdown()
 		s.broker = nil
 	}
 }
 
-func (s *stage) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.port) }
+// reach is how somebody of a role reaches the broker.
+func (s *stage) reach(role string) jsutil.ConnectConfig {
+	if s.secured != nil {
+		if role == "worker" {
+			role = "worker-any"
+		}
+		return jsutil.ConnectConfig{Context: s.secured.Context("main-" + role), Name: "e2e"}
+	}
+	return jsutil.ConnectConfig{URL: fmt.Sprintf("nats://127.0.0.1:%d", s.port), Name: "e2e"}
+}
+
+// flags are the same on the command line.
+func (s *stage) flags(role string) []string {
+	cfg := s.reach(role)
+	if cfg.Context != "" {
+		return []string{"--context", cfg.Context}
+	}
+	return []string{"--nats", cfg.URL}
+}
+
+// connect connects as somebody of a role.
+func (s *stage) connect(t *testing.T, role string) *nats.Conn {
+	t.Helper()
+	cfg := s.reach(role)
+	cfg.Retry = true
+	nc, err := jsutil.Connect(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	if err := jsutil.WaitConnected(t.Context(), nc); err != nil {
+		t.Fatal(err)
+	}
+	return nc
+}
 
 // process is one running command.
 type process struct {
@@ -124,7 +178,7 @@ func (b *syncBuffer) String() string {
 // start starts the binary with the broker's address.
 func (s *stage) start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, append(args, "--nats", s.url())...), name: args[0], out: new(syncBuffer)}
+	p := &process{cmd: exec.Command(binary, append(args, s.flags(args[0])...)...), name: args[0], out: new(syncBuffer)}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -155,6 +209,9 @@ func (p *process) end(t *testing.T) {
 			t.Errorf("%s: %v", p.name, err)
 		}
 	})
+	if strings.Contains(strings.ToLower(p.out.String()), "permissions violation") {
+		t.Errorf("%s lacks a right", p.name)
+	}
 	if t.Failed() {
 		t.Logf("output of %s:\n%s", p.name, p.out)
 	}
@@ -165,7 +222,11 @@ func (s *stage) cli(t *testing.T, stdin string, args ...string) (stdout, stderr 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, append(args, "--nats", s.url())...)
+	role := "client"
+	if args[0] == "doctor" || args[0] == "checkpoints" || args[0] == "topology" {
+		role = "operator"
+	}
+	cmd := exec.CommandContext(ctx, binary, append(args, s.flags(role)...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	err := cmd.Run()
@@ -179,15 +240,7 @@ func (s *stage) cli(t *testing.T, stdin string, args ...string) (stdout, stderr 
 // log opens the run log.
 func (s *stage) log(t *testing.T) *runlog.Log {
 	t.Helper()
-	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: s.url(), Name: "e2e", Retry: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	if err := jsutil.WaitConnected(t.Context(), nc); err != nil {
-		t.Fatal(err)
-	}
-	js, err := jsutil.JetStream(nc)
+	js, err := jsutil.JetStream(s.connect(t, "operator"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,11 +31,27 @@ func TestNATSCommandAsClient(t *testing.T) {
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("install the nats command: %v\n%s", err, out)
 	}
+	reach := s.flags("operator")
+	if s.secured != nil { // that command takes contexts by their names
+		reach[1] = "operator"
+		data, err := os.ReadFile(s.reach("operator").Context)
+		if err == nil {
+			err = os.MkdirAll(filepath.Join(dir, "config", "nats", "context"), 0o700)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "config", "nats", "context", "operator.json"), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		reach[0] = "--server"
+	}
 	command := func(args ...string) *exec.Cmd {
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		t.Cleanup(cancel)
-		cmd := exec.CommandContext(ctx, filepath.Join(dir, "nats"), append([]string{"--server", s.url()}, args...)...)
-		cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+dir, "HOME="+dir) // none of the user's contexts
+		cmd := exec.CommandContext(ctx, filepath.Join(dir, "nats"), append(reach[:2:2], args...)...)
+		cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(dir, "config"), "HOME="+dir) // none of the user's contexts
 		return cmd
 	}
 	nats := func(args ...string) string {

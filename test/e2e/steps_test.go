@@ -22,7 +22,7 @@ import (
 // This test binary is a worker, too: one whose agent dies by its own hand,
 // once at each of the points that matter, and keeps a ledger of what it did.
 const (
-	workerURL = "E2E_STEPS_URL" // set: be that worker
+	workerURL = "E2E_STEPS_URL" // set, to a URL or the path of a context: be that worker
 	ledgerDir = "E2E_STEPS_DIR"
 	// nap is well above what the agent sleeps in place.
 	nap = agent.SleepInPlace + 2*time.Second
@@ -75,7 +75,13 @@ func suicidal(ctx context.Context, run *agent.Run) (agent.Result, error) {
 
 // runStepsWorker is the worker's main.
 func runStepsWorker() int {
-	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: os.Getenv(workerURL), Name: "suicidal", Retry: true})
+	cfg := jsutil.ConnectConfig{Name: "suicidal", Retry: true}
+	if at := os.Getenv(workerURL); strings.HasSuffix(at, ".json") {
+		cfg.Context = at
+	} else {
+		cfg.URL = at
+	}
+	nc, err := jsutil.Connect(cfg)
 	if err == nil {
 		var w *worker.Worker
 		w, err = worker.New(nc, worker.Config{Agents: []agent.Agent{{Key: "suicidal", Run: suicidal}, {Key: "asks", Run: asks}, {Key: "mails", Run: mails}, {Key: "talks", Run: talks}}, MaxAttempts: 20,
@@ -99,12 +105,12 @@ func (s *stage) keepWorker(t *testing.T, dir string) chan *os.Process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	kept, alive := make(chan struct{}), make(chan *os.Process, 1)
-	url := s.url() // it stays the same, but a restart of the broker writes it anew
+	at := s.flags("worker")[1] // it stays the same, but a restart of the broker writes it anew
 	go func() {
 		defer close(kept)
 		for ctx.Err() == nil {
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), workerURL+"="+url, ledgerDir+"="+dir)
+			cmd.Env = append(os.Environ(), workerURL+"="+at, ledgerDir+"="+dir)
 			if err := cmd.Start(); err != nil {
 				t.Error(err)
 				return

@@ -1,0 +1,157 @@
+package security
+
+import (
+	"cmp"
+	"crypto/sha256"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"github.com/nats-io/nkeys"
+)
+
+//go:embed nats.conf.tmpl
+var confText string
+
+// broker is one broker, as the template has it.
+type broker struct {
+	Secured bool
+	Sample  bool // nobody has its keys
+	Name    string
+	Port    int
+	// Install is the directory that the file names others by.
+	Install string
+	// MaxFile bounds a tenant's streams on disk, MaxMemory what lives in memory.
+	MaxFile, MaxMemory string
+	Tenants            int
+
+	Accounts []account
+	System   User
+
+	RoutePort int
+	Routes    []string // of a cluster
+	Self      string   // the node's name, "" for a single broker
+}
+
+// CertName is the name of its certificates' files.
+func (b broker) CertName() string {
+	if b.Self == "" {
+		return "broker"
+	}
+	return b.Self
+}
+
+// StoreSum is what the streams of all tenants may hold.
+func (b broker) StoreSum() string {
+	unit := strings.TrimLeft(b.MaxFile, "0123456789")
+	n, err := strconv.Atoi(strings.TrimSuffix(b.MaxFile, unit))
+	if err != nil { // Plan.Check has seen to it
+		panic("security: max file " + b.MaxFile)
+	}
+	return strconv.Itoa(n*max(b.Tenants, 1)) + unit
+}
+
+var confTemplate = template.Must(template.New("nats.conf").Funcs(template.FuncMap{"list": list}).Parse(confText))
+
+// list quotes values for the broker's configuration.
+func list(values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = fmt.Sprintf("%q", v)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+func (b broker) render() (string, error) {
+	var out strings.Builder
+	if err := confTemplate.Execute(&out, b); err != nil {
+		return "", fmt.Errorf("render the broker's configuration: %w", err)
+	}
+	return out.String(), nil
+}
+
+// Open renders the configuration of a single broker without users: the
+// deploy/nats.conf of a trial on one machine.
+func Open() (string, error) {
+	return broker{Name: "longhaul-1", Port: defaultPort, MaxFile: defaultMaxFile, MaxMemory: "256MB"}.render()
+}
+
+// BrokerFile is a broker's configuration and where it stands in a generated directory.
+type BrokerFile struct{ Path, Text string }
+
+// Configs renders the configuration of every broker of p, which has been
+// checked. key returns the public key of a tenant's user; that of the system
+// account's has tenant "".
+func Configs(p Plan, key func(tenant, user string) string) ([]BrokerFile, error) {
+	return configs(p, key, false)
+}
+
+// Samples renders the files of deploy/secured: what Configs makes, a single
+// broker and a cluster of three, with keys that are points on the curve nobody
+// knows the secret of.
+func Samples() ([]BrokerFile, error) {
+	single := Plan{Install: "/etc/longhaul", Hosts: []string{"nats.example.com"}, AgentSets: []AgentSet{{Name: "mail", Agents: []string{"triage", "answer"}}}}
+	cluster := single
+	cluster.Nodes = []Node{{Name: "n1", Host: "n1.example.com"}, {Name: "n2", Host: "n2.example.com"}, {Name: "n3", Host: "n3.example.com"}}
+	var all []BrokerFile
+	for _, p := range []Plan{single, cluster} {
+		if err := p.Check(); err != nil {
+			return nil, err
+		}
+		var failed error
+		files, err := configs(p, func(tenant, user string) string {
+			point := sha256.Sum256([]byte("nobody's key: " + fileName(tenant, user)))
+			key, err := nkeys.Encode(nkeys.PrefixByteUser, point[:])
+			failed = errors.Join(failed, err)
+			return string(key)
+		}, true)
+		if err := errors.Join(err, failed); err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			all = append(all, BrokerFile{strings.TrimPrefix(f.Path, "broker/"), f.Text})
+		}
+	}
+	return all, nil
+}
+
+func configs(p Plan, key func(tenant, user string) string, sample bool) ([]BrokerFile, error) {
+	b := broker{
+		Secured: true, Sample: sample, Name: "longhaul-1", Port: p.Port, Install: strings.TrimSuffix(p.Install, "/"),
+		MaxFile: p.MaxFile, MaxMemory: "256MB", Tenants: len(p.Tenants),
+		System: system(key("", RoleSystem)), RoutePort: p.RoutePort,
+	}
+	for _, t := range p.Tenants {
+		b.Accounts = append(b.Accounts, tenantAccounts(p, t, key)...)
+	}
+	if len(p.Nodes) == 0 {
+		text, err := b.render()
+		return []BrokerFile{{"broker/nats.conf", text}}, err
+	}
+	var files []BrokerFile
+	for _, n := range p.Nodes {
+		b.Name, b.Self, b.Routes = n.Name, n.Name, nil
+		for _, other := range p.Nodes {
+			b.Routes = append(b.Routes, "tls://"+net.JoinHostPort(other.Host, strconv.Itoa(cmp.Or(other.RoutePort, p.RoutePort))))
+		}
+		b.Port, b.RoutePort = cmp.Or(n.Port, p.Port), cmp.Or(n.RoutePort, p.RoutePort)
+		text, err := b.render()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, BrokerFile{"broker/" + n.Name + ".conf", text})
+	}
+	return files, nil
+}
+
+func tenantAccounts(p Plan, name string, key func(tenant, user string) string) []account {
+	return tenant(name, p.AgentSets, viewersFile(name), func(user string) string { return key(name, user) })
+}
+
+// viewersFile holds the users of a tenant's viewers account; it lies beside the
+// broker's configuration.
+func viewersFile(tenant string) string { return "viewers-" + tenant + ".conf" }
