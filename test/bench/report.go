@@ -135,14 +135,13 @@ func (r *report) printLine(w io.Writer, l *line) {
 	if l.Ratio > 0 {
 		ratio = fmt.Sprintf("%6.2f", l.Ratio)
 	}
-	var cpu, allocs float64
+	var allocs float64
 	var by strings.Builder
 	for _, k := range kinds {
-		cpu += l.Median.CPU[k]
 		allocs += l.Median.Allocs[k]
 		fmt.Fprintf(&by, " %11.0f", l.Median.CPU[k])
 	}
-	fmt.Fprintf(w, "  %-32s %10.0f %s  %7.0f%s  %6.0f  %6.0f\n", l.Name, l.Median.PerSecond, ratio, cpu, by.String(), allocs, l.Median.ProjectedAfter)
+	fmt.Fprintf(w, "  %-32s %10.0f %s  %7.0f%s  %6.0f  %6.0f\n", l.Name, l.Median.PerSecond, ratio, l.Median.cpu(), by.String(), allocs, l.Median.ProjectedAfter)
 }
 
 func printHead(w io.Writer) {

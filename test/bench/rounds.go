@@ -23,6 +23,14 @@ type sample struct {
 	latencies latencies // a line of the report has those of all rounds
 }
 
+// cpu is what all processes have spent.
+func (s sample) cpu() (sum float64) {
+	for _, us := range s.CPU {
+		sum += us
+	}
+	return sum
+}
+
 // metered measures n of something.
 func (s *stage) metered(ctx context.Context, n int, do func() error) (sample, error) {
 	before, err := s.measure(ctx)

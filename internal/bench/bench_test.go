@@ -1,0 +1,113 @@
+package bench_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"longhaul/internal/bench"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil/jstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestSubmissionIsAsLargeAsAsked(t *testing.T) {
+	for _, size := range []int{512, 16_000, 256_000} {
+		s, err := bench.Submission("bench", bench.Job{Events: 3, Sent: time.Now().UnixNano()}, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.RunID = contracts.NewRunID()
+		data, err := contracts.Encode(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(data) != size {
+			t.Errorf("%d bytes, want %d", len(data), size)
+		}
+		if faults := s.Check(); len(faults) > 0 {
+			t.Error(faults)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		all  []float64
+		want float64
+	}{{[]float64{3}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := bench.Median(c.all); got != c.want {
+			t.Errorf("median of %v: %v, want %v", c.all, got, c.want)
+		}
+	}
+}
+
+func TestLatenciesAddUp(t *testing.T) {
+	a, b := bench.NewLatencies(), bench.NewLatencies()
+	for i := 1; i <= 500; i++ {
+		a.Record(time.Duration(i) * time.Millisecond)
+		b.Record(time.Duration(500+i) * time.Millisecond)
+	}
+	taken, err := b.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Add(taken); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Quantiles().Count; n != 0 {
+		t.Errorf("%d are left of what was taken", n)
+	}
+	q := a.Quantiles()
+	for name, c := range map[string][2]float64{"count": {float64(q.Count), 1000}, "p50": {q.P50, 500}, "p99": {q.P99, 990}, "p99.9": {q.P999, 999}, "max": {q.Max, 1000}} {
+		if math.Abs(c[0]-c[1]) > c[1]/500 {
+			t.Errorf("%s: %v, want %v", name, c[0], c[1])
+		}
+	}
+}
+
+// TestIdealRun: an ideal run is what it is said to be, and nothing less.
+func TestIdealRun(t *testing.T) {
+	b := jstest.StartFile(t)
+	f, err := bench.NewFloor(b.NC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := bench.NewLatencies()
+	f.Began = began.Record
+	if err := f.Prepare(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	const n = 700 // more than are under way at a time
+	if err := f.Publish(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Execute(t.Context(), n, 16); err != nil {
+		t.Fatal(err)
+	}
+	for stream, want := range map[string]uint64{"LONGHAUL_BENCH_LOG": 4 * n, "LONGHAUL_BENCH_WORK": 0} {
+		s, err := b.JS.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := s.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.Msgs != want {
+			t.Errorf("%s holds %d messages, want %d", stream, info.State.Msgs, want)
+		}
+	}
+	if q := began.Quantiles(); q.Count != n || q.Max > 60_000 {
+		t.Errorf("latencies of %d jobs: %+v", n, q)
+	}
+	if err := f.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JS.Stream(t.Context(), "LONGHAUL_BENCH_LOG"); err == nil {
+		t.Error("its streams are there still")
+	}
+}
