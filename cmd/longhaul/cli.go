@@ -35,6 +35,7 @@ type cli struct {
 	Topology    topologyCmd    `cmd:"" group:"services" help:"Show, verify or create the broker's streams and consumers."`
 	Security    securityCmd    `cmd:"" group:"services" help:"Make keys, certificates and the broker's configuration for a secured deployment."`
 	Doctor      doctorCmd      `cmd:"" group:"services" help:"Look for what is wrong, and put it right."`
+	Bench       benchCmd       `cmd:"" group:"services" help:"Measure your broker, and Longhaul on it."`
 
 	Version    versionCmd    `cmd:"" group:"other" help:"Show the version."`
 	Completion completionCmd `cmd:"" group:"other" help:"Print a script that completes commands in your shell."`

@@ -106,6 +106,6 @@ func Submission(key string, job Job, size int) (contracts.Submission, error) {
 		job.Padding = strings.Repeat("x", 1+size-has)
 		_, err = fit()
 	}
-	s.RunID = "" // the client gives each a fresh one
+	s.RunID = "" // each gets a fresh one
 	return s, err
 }

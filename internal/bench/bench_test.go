@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"longhaul/internal/bench"
@@ -78,7 +79,7 @@ func TestIdealRun(t *testing.T) {
 	}
 	began := bench.NewLatencies()
 	f.Began = began.Record
-	if err := f.Prepare(t.Context(), 1); err != nil {
+	if err := f.Prepare(t.Context(), 1, jetstream.FileStorage); err != nil {
 		t.Fatal(err)
 	}
 	const n = 700 // more than are under way at a time

@@ -51,14 +51,14 @@ func NewFloor(nc *nats.Conn) (*Floor, error) {
 	return &Floor{js: js, PayloadBytes: stateBytes}, nil
 }
 
-// Prepare makes the streams anew, on file, and empty.
-func (f *Floor) Prepare(ctx context.Context, replicas int) error {
+// Prepare makes the streams anew, and empty.
+func (f *Floor) Prepare(ctx context.Context, replicas int, storage jetstream.StorageType) error {
 	if err := f.Remove(ctx); err != nil {
 		return err
 	}
 	for _, cfg := range []jetstream.StreamConfig{
-		{Name: floorWork, Subjects: []string{floorJob}, Retention: jetstream.WorkQueuePolicy, Replicas: replicas},
-		{Name: floorLog, Subjects: []string{floorState + "*"}, Replicas: replicas},
+		{Name: floorWork, Subjects: []string{floorJob}, Retention: jetstream.WorkQueuePolicy, Replicas: replicas, Storage: storage},
+		{Name: floorLog, Subjects: []string{floorState + "*"}, Replicas: replicas, Storage: storage},
 	} {
 		if _, err := f.js.CreateStream(ctx, cfg); err != nil {
 			return fmt.Errorf("make stream %s: %w", cfg.Name, err)

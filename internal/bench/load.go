@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -12,6 +13,7 @@ import (
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 )
 
 const (
@@ -27,9 +29,21 @@ const (
 type Load struct {
 	// Client is what submits.
 	Client *client.Client
+	// Submits, if not nil, is told the id of each run before it is submitted. It
+	// is called by whoever submits.
+	Submits func(runID string)
+	// Beside says that others' runs are live, too: that the streams are empty is
+	// not waited for then.
+	Beside bool
 
 	key string
 	js  jetstream.JetStream
+}
+
+func (l *Load) submits(runID string) {
+	if l.Submits != nil {
+		l.Submits(runID)
+	}
 }
 
 // NewLoad returns a Load on nc for the agent under key.
@@ -53,6 +67,9 @@ func (l *Load) Submit(ctx context.Context, n int, job Job, size int) error {
 	}
 	var many iter.Seq[contracts.Submission] = func(yield func(contracts.Submission) bool) {
 		for range n {
+			// Noted before it is sent: of those under way when ctx ends nobody tells.
+			s.RunID = contracts.NewRunID()
+			l.submits(s.RunID)
 			if ctx.Err() != nil || !yield(s) {
 				return
 			}
@@ -89,6 +106,9 @@ func (l *Load) Queued(ctx context.Context) error {
 // was seen.
 func (l *Load) Done(ctx context.Context, before map[contracts.Status]int, n int) (executed time.Time, err error) {
 	err = l.until(ctx, "runs to be executed", func() (left int, err error) {
+		if l.Beside {
+			return 0, nil
+		}
 		if left, err = l.messages(ctx, contracts.StreamInbox); err != nil || left > 0 {
 			return left, err
 		}
@@ -106,6 +126,32 @@ func (l *Load) Done(ctx context.Context, before map[contracts.Status]int, n int)
 			}
 		}
 		return n - (now[contracts.StatusSucceeded] - before[contracts.StatusSucceeded]), err
+	})
+}
+
+// Hosted returns when the agent is known.
+func (l *Load) Hosted(ctx context.Context) error {
+	return l.until(ctx, "the agent to be registered", func() (left int, err error) {
+		agents, err := l.Client.Agents(ctx)
+		if slices.ContainsFunc(agents, func(a client.Agent) bool { return a.AgentKey == l.key }) {
+			return 0, nil
+		}
+		return 1, err
+	})
+}
+
+// Quiet returns when nobody has anything to do any more with what was
+// submitted: all is queued, and all events are in the statuses.
+func (l *Load) Quiet(ctx context.Context) error {
+	return l.until(ctx, "what was submitted to be seen", func() (left int, err error) {
+		for stream, name := range map[string]string{contracts.StreamInbox: contracts.ConsumerSubmit, contracts.StreamLog: contracts.ConsumerProjector} {
+			c, err := l.js.Consumer(ctx, stream, name)
+			if err != nil {
+				return 0, fmt.Errorf("look at consumer %s: %w", name, jsutil.Translate(err))
+			}
+			left += int(c.CachedInfo().NumPending) + c.CachedInfo().NumAckPending
+		}
+		return left, nil
 	})
 }
 

@@ -2,18 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"longhaul/internal/bench"
 	"longhaul/pkg/contracts"
-	"longhaul/pkg/runlog"
 	"longhaul/test/cluster"
 )
 
@@ -25,9 +21,6 @@ const (
 )
 
 const (
-	// restPause is between two runs at rest, and as much again at random, so
-	// that they fall into no step with anybody's timer.
-	restPause = 4 * time.Millisecond
 	// deltaPause is between two deltas of a run, loadTime how long half load
 	// lasts in each round.
 	deltaPause = 4 * time.Millisecond
@@ -78,7 +71,7 @@ func (s *stage) began(ctx context.Context) (*bench.Latencies, error) {
 
 // rawAtRest publishes n jobs to a plain work queue, one at a time.
 func (s *stage) rawAtRest(ctx context.Context, n int) (sample, error) {
-	if err := s.floor.Prepare(ctx, s.replicas); err != nil {
+	if err := s.floor.Prepare(ctx, s.replicas, jetstream.FileStorage); err != nil {
 		return sample{}, err
 	}
 	if _, err := s.began(ctx); err != nil { // what was before
@@ -93,7 +86,7 @@ func (s *stage) rawAtRest(ctx context.Context, n int) (sample, error) {
 		return sample{}, err
 	}
 	for range n {
-		if err := errors.Join(s.floor.Publish(ctx, 1), rest(ctx)); err != nil {
+		if err := errors.Join(s.floor.Publish(ctx, 1), bench.Rest(ctx)); err != nil {
 			return sample{}, err
 		}
 	}
@@ -102,10 +95,6 @@ func (s *stage) rawAtRest(ctx context.Context, n int) (sample, error) {
 	}
 	h, err := s.began(ctx)
 	return sample{latencies: latencies{toBegin: h}}, err
-}
-
-func rest(ctx context.Context) error {
-	return cluster.Sleep(ctx, restPause+rand.N(restPause))
 }
 
 // atRest submits n runs, each when the one before has ended, and has a run write deltas.
@@ -121,7 +110,7 @@ func (s *stage) atRest(ctx context.Context, n int) (sample, error) {
 		if err := s.followedRun(ctx, bench.Job{}, found); err != nil {
 			return sample{}, s.logs(err)
 		}
-		if err := rest(ctx); err != nil {
+		if err := bench.Rest(ctx); err != nil {
 			return sample{}, err
 		}
 	}
@@ -138,68 +127,7 @@ func deltas(n int) bench.Job { return bench.Job{Deltas: n, PauseMS: deltaPause.M
 
 // followedRun submits a run, with the time, and follows it to its end.
 func (s *stage) followedRun(ctx context.Context, job bench.Job, found latencies) error {
-	ctx, cancel := context.WithTimeout(ctx, roundTime)
-	defer cancel()
-	runID := contracts.NewRunID()
-	ended := make(chan error, 1)
-	var seen time.Time
-	streaming := found.of(toFollower)
-	go func() {
-		for e, err := range s.watch.Client.Follow(ctx, runID, runlog.FollowOptions{UntilEnd: true}) {
-			if err != nil {
-				ended <- err
-				return
-			}
-			seen = time.Now()
-			if e.Type == contracts.TypeDelta {
-				if err := record(streaming, e, seen); err != nil {
-					ended <- err
-					return
-				}
-			}
-			if e.Type.Terminal() && e.Type != contracts.TypeSucceeded {
-				ended <- fmt.Errorf("run %s: %s %s", runID, e.Type, e.Payload)
-				return
-			}
-		}
-		ended <- nil
-	}()
-	if err := rest(ctx); err != nil { // until it is followed
-		return errors.Join(err, <-ended)
-	}
-	job.Sent = time.Now().UnixNano()
-	sub, err := bench.Submission(agentKey, job, smallJob)
-	if err != nil {
-		return err
-	}
-	sub.RunID = runID
-	if _, err := s.load.Client.Submit(ctx, sub); err != nil {
-		cancel()
-		return errors.Join(err, <-ended)
-	}
-	if err := <-ended; err != nil {
-		return fmt.Errorf("follow run %s: %w", runID, err)
-	}
-	if job.Deltas == 0 {
-		found.of(toEnd).Record(seen.Sub(time.Unix(0, job.Sent)))
-	}
-	return nil
-}
-
-// record takes the times out of an event's text: deltas that waited were merged.
-func record(into *bench.Latencies, e runlog.Entry, seen time.Time) error {
-	var d contracts.Delta
-	if err := json.Unmarshal(e.Payload, &d); err != nil {
-		return fmt.Errorf("decode a delta: %w", err)
-	}
-	for _, word := range strings.Fields(d.Text) {
-		at, err := strconv.ParseInt(word, 10, 64)
-		if err != nil {
-			return fmt.Errorf("decode a delta: %w", err)
-		}
-		into.Record(seen.Sub(time.Unix(0, at)))
-	}
-	return nil
+	return s.load.Trace(ctx, s.watch.Client, job, found.of(toEnd), found.of(toFollower))
 }
 
 // halfLoad submits at half the rate that a short round of n runs has shown,

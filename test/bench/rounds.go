@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"longhaul/internal/bench"
 )
 
@@ -53,7 +55,7 @@ func (s *stage) metered(ctx context.Context, n int, do func() error) (sample, er
 // publishFloor stores n jobs.
 func (s *stage) publishFloor(ctx context.Context, n int) (sample, error) {
 	s.floor.PayloadBytes = smallJob
-	if err := s.floor.Prepare(ctx, s.replicas); err != nil {
+	if err := s.floor.Prepare(ctx, s.replicas, jetstream.FileStorage); err != nil {
 		return sample{}, err
 	}
 	return s.metered(ctx, n, func() error { return s.floor.Publish(ctx, n) })
@@ -66,7 +68,7 @@ func (s *stage) consumeFloor(ctx context.Context, n int) (sample, error) {
 		return sample{}, err
 	}
 	s.floor.PayloadBytes = smallJob
-	if err := s.floor.Prepare(ctx, s.replicas); err != nil {
+	if err := s.floor.Prepare(ctx, s.replicas, jetstream.FileStorage); err != nil {
 		return sample{}, err
 	}
 	if err := s.floor.Publish(ctx, n); err != nil {
@@ -85,7 +87,7 @@ func (s *stage) idealRuns(ctx context.Context, n, concurrency, payload int) (sam
 		return sample{}, err
 	}
 	s.floor.PayloadBytes = payload
-	if err := s.floor.Prepare(ctx, s.replicas); err != nil {
+	if err := s.floor.Prepare(ctx, s.replicas, jetstream.FileStorage); err != nil {
 		return sample{}, err
 	}
 	return s.metered(ctx, n, func() error {

@@ -176,14 +176,10 @@ func (s *stage) worker(ctx context.Context, i int) (*workerProcess, error) {
 
 // registered waits until the agent is known and some runs have passed through.
 func (s *stage) registered(ctx context.Context) error {
-	err := cluster.WaitFor(ctx, upTime, "the agent to be registered", func() bool {
-		agents, err := s.load.Client.Agents(ctx)
-		return err == nil && len(agents) > 0
-	})
-	if err != nil {
+	if err := s.load.Hosted(ctx); err != nil {
 		return s.logs(err)
 	}
-	_, err = s.runs(ctx, 200, bench.Job{}, smallJob)
+	_, err := s.runs(ctx, 200, bench.Job{}, smallJob)
 	return err
 }
 
