@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin/agentfile"
+	"longhaul/pkg/agent/mcp"
 	"longhaul/services/worker"
 )
 
@@ -17,8 +21,8 @@ import (
 type configFile string
 
 // load reads it. Whatever is wrong with it is a mistake of usage.
-func (c configFile) load() (agentfile.File, error) {
-	f, err := agentfile.Load(string(c))
+func (c configFile) load(log *slog.Logger) (agentfile.File, error) {
+	f, err := agentfile.Load(string(c), agentfile.WithLogger(log))
 	if err != nil {
 		return f, &codedError{code: exitUsage, err: fmt.Errorf("--config:\n%w", err), hint: "see docs/agents.md, A worker's file"}
 	}
@@ -78,10 +82,19 @@ func setting(s agentfile.Settings, flag string) (any, error) {
 	return strings.Trim(string(value), `"`), nil // as if it had been typed
 }
 
-// checked says that the configuration is sound.
-func (w *workerCmd) checked(a *app, cfg worker.Config) error {
+// checked says that the configuration is sound. MCP servers are asked for their
+// tools, since what is allowed of them may not be there.
+func (w *workerCmd) checked(ctx context.Context, a *app, cfg worker.Config, servers []*mcp.Server) error {
 	if err := cfg.Check(); err != nil {
 		return &codedError{code: exitUsage, err: err, hint: "see longhaul worker --help"}
+	}
+	var found []string
+	for _, s := range servers {
+		tools, err := s.Tools(ctx)
+		if err != nil {
+			return err
+		}
+		found = append(found, fmt.Sprintf("MCP server %s: %s\n", s.Name(), described(tools)))
 	}
 	if a.JSON {
 		settings, doc := settingsOf(cfg), map[string]any{}
@@ -94,6 +107,21 @@ func (w *workerCmd) checked(a *app, cfg worker.Config) error {
 		}
 		return a.printJSON(doc)
 	}
-	a.out.printf("The configuration is sound. Agents: %s\n", strings.Join(keysOf(cfg.Agents), ", "))
+	a.out.printf("The configuration is sound. Agents: %s\n%s", strings.Join(keysOf(cfg.Agents), ", "), strings.Join(found, ""))
 	return nil
+}
+
+// described names tools, and says how they are called.
+func described(tools []agent.Tool) string {
+	names := make([]string, len(tools))
+	for i, t := range tools {
+		names[i] = t.Name
+		switch {
+		case t.RequiresConfirmation:
+			names[i] += " (asks first)"
+		case t.SideEffects:
+			names[i] += " (side effects)"
+		}
+	}
+	return strings.Join(names, ", ")
 }

@@ -257,12 +257,13 @@ func above(flag string, value float64) error {
 
 // Run runs the service.
 func (w *workerCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := w.config(a.log.With("service", "worker"))
+	cfg, file, err := w.config(a.log.With("service", "worker"))
 	if err != nil {
 		return err
 	}
+	defer file.Close()
 	if w.Check {
-		return w.checked(a, cfg)
+		return w.checked(ctx, a, cfg, file.Servers)
 	}
 	if w.Once {
 		return w.once(ctx, a, cfg)
@@ -283,11 +284,11 @@ func settingsOf(cfg worker.Config) []any {
 	}
 }
 
-func (w *workerCmd) config(log *slog.Logger) (worker.Config, error) {
+func (w *workerCmd) config(log *slog.Logger) (worker.Config, agentfile.File, error) {
+	var file agentfile.File
 	agents, err := w.agents()
 	if err == nil && w.Config != "" {
-		var file agentfile.File
-		file, err = w.Config.load()
+		file, err = w.Config.load(log)
 		agents = append(agents, file.Agents...)
 	}
 	return worker.Config{
@@ -299,7 +300,7 @@ func (w *workerCmd) config(log *slog.Logger) (worker.Config, error) {
 		DrainTimeout: max(seconds(w.DrainTimeoutSeconds), 1), // zero stands for the default
 		CancelGrace:  max(seconds(w.CancelGraceSeconds), 1),
 		Topology:     w.options(), Logger: log,
-	}, err
+	}, file, err
 }
 
 func (w *workerCmd) heartbeat() time.Duration {

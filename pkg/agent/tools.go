@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ type Tool struct {
 	// Schema is the JSON Schema of the arguments, an object; nil admits any.
 	Schema json.RawMessage
 	// Do does it, with arguments that satisfy Schema. A string goes to the model as it
-	// is, anything else as JSON. An error goes to the model too, which may mend
+	// is, a ToolResult as it says, anything else as JSON. An error goes to the model too, which may mend
 	// it; a Permanent one ends the attempt. It is called from several goroutines.
 	Do func(ctx context.Context, args json.RawMessage) (any, error)
 	// Timeout ends Do's context, which Do must heed; 1 minute unless set.
@@ -135,6 +134,22 @@ func (t *Tools) Allow(names ...string) (*Tools, error) {
 	return allowed, nil
 }
 
+// With returns these tools and more; t may be nil. Its error is that of NewTools.
+func (t *Tools) With(more ...Tool) (*Tools, error) {
+	if t == nil {
+		return NewTools(more...)
+	}
+	all := make([]Tool, 0, len(t.tools)+len(more))
+	for _, one := range t.tools {
+		all = append(all, one.Tool)
+	}
+	both, err := NewTools(append(all, more...)...)
+	if err == nil {
+		both.durable = t.durable
+	}
+	return both, err
+}
+
 // Durable returns the same tools, each call of which is a step, as if all had
 // SideEffects: whatever was answered, a refusal too, is not asked again.
 func (t *Tools) Durable() *Tools { return &Tools{tools: t.tools, durable: true} }
@@ -204,7 +219,7 @@ func (t *Tools) Call(ctx context.Context, run *Run, call contracts.ToolCall) (co
 		}
 		a, err := do(ctx)
 		if err == nil {
-			err = run.emit(contracts.TypeToolResult, contracts.VisibilityUser, a.message(call))
+			err = run.emit(contracts.TypeToolResult, contracts.VisibilityUser, toolResult{a.message(call), a.attachments})
 		}
 		return a, err
 	}
@@ -248,6 +263,8 @@ func (t *Tools) admit(call contracts.ToolCall) (*tool, string) {
 type answer struct {
 	Content string `json:"content"`
 	Failed  bool   `json:"failed,omitempty"`
+
+	attachments []Attachment // which are told, and not remembered
 }
 
 func (a answer) message(call contracts.ToolCall) contracts.Message {
@@ -275,8 +292,7 @@ func (t *tool) do(ctx context.Context, run *Run, call contracts.ToolCall) (a ans
 	v, err := t.Do(within, args)
 	switch {
 	case err == nil:
-		text, err := content(v)
-		return answer{Content: text}, err
+		return answerOf(v)
 	case ctx.Err() != nil:
 		return answer{}, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	case IsPermanent(err):
@@ -285,17 +301,4 @@ func (t *tool) do(ctx context.Context, run *Run, call contracts.ToolCall) (a ans
 		err = fmt.Errorf("took longer than its %v", timeout)
 	}
 	return answer{Failed: true, Content: contracts.Shorten(err.Error(), maxToolResult)}, nil
-}
-
-// content is a result as the model reads it.
-func content(v any) (string, error) {
-	text, ok := v.(string)
-	if !ok {
-		raw, err := encode(v)
-		if err != nil {
-			return "", Permanent(fmt.Errorf("its result, %s, is no JSON: %w", reflect.TypeOf(v), err))
-		}
-		text = string(raw)
-	}
-	return contracts.Shorten(text, maxToolResult), nil
 }

@@ -34,6 +34,9 @@ func run(m *testing.M) int {
 	if os.Getenv(workerURL) != "" {
 		return runStepsWorker()
 	}
+	if dir := os.Getenv(mcpServerDir); dir != "" {
+		return runMCPServer(dir)
+	}
 	dir, err := os.MkdirTemp("", "longhaul-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -30,6 +30,10 @@ var imports = map[string][]string{
 	"pkg/agent/a.go":               {"longhaul/pkg/contracts", "longhaul/pkg/jsutil", "longhaul/pkg/runlog", "!longhaul/services/worker/up"},
 	"pkg/agent/builtin/a.go":       {"longhaul/pkg/agent", "!longhaul/pkg/client/up"},
 	"pkg/agent/up/a.go":            nil,
+	"pkg/agent/b.go":               {"!github.com/modelcontextprotocol/x", "!longhaul/pkg/agent/mcp"},
+	"pkg/agent/mcp/a.go":           {"github.com/modelcontextprotocol/x"},
+	"pkg/agent/builtin/chat/a.go":  {"!longhaul/pkg/agent/mcp", "!github.com/modelcontextprotocol/x"},
+	"pkg/agent/builtin/file/a.go":  {"longhaul/pkg/agent/mcp"},
 	"pkg/client/a.go":              {"longhaul/pkg/contracts", "longhaul/pkg/jsutil", "longhaul/pkg/runlog", "!longhaul/pkg/agent", "!longhaul/services/worker/up", "!github.com/prometheus/x"},
 	"pkg/client/up/a.go":           nil,
 	"pkg/metrics/a.go":             {"longhaul/pkg/jsutil", "github.com/prometheus/x", "!longhaul/pkg/agent/up", "!longhaul/services/worker/up"},
@@ -94,6 +98,7 @@ func writeModule(t *testing.T, dir string) map[string]bool {
 		{"github.com/x/y", "v0.0.0", ""},
 		{"github.com/google/uuid", "v1.0.0", ""},
 		{"github.com/prometheus/x", "v0.0.0", ""},
+		{"github.com/modelcontextprotocol/x", "v0.0.0", ""},
 		{"github.com/nats-io/nats-server/v2", "v2.0.0", "/server"},
 	} {
 		mod += "require " + stub.module + " " + stub.version + "\nreplace " + stub.module + " => ./stub/" + stub.module + "\n"

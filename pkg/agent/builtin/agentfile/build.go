@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -14,13 +15,17 @@ import (
 	"longhaul/pkg/agent/builtin"
 	"longhaul/pkg/agent/builtin/chat"
 	"longhaul/pkg/agent/builtin/httpagent"
+	"longhaul/pkg/agent/mcp"
 	"longhaul/pkg/contracts"
 )
 
 // builder makes agents of what a file says, and collects what is wrong.
 type builder struct {
-	dir    string
-	faults contracts.Faults
+	dir     string
+	log     *slog.Logger
+	servers []*mcp.Server // those that are well defined, none of them started
+	mcp     map[string]mcpSpec
+	faults  contracts.Faults
 }
 
 func (b *builder) fault(field, format string, args ...any) {
@@ -40,11 +45,12 @@ func (b *builder) fail(at string, err error) {
 		if f.Field == "key" || f.Field == "input_schema" {
 			below = at[:strings.LastIndex(at, ".")]
 		}
-		b.fault(below+"."+f.Field, "%s", f.Message)
+		b.fault(strings.TrimSuffix(below+"."+f.Field, "."), "%s", f.Message)
 	}
 }
 
 func (b *builder) build(spec fileSpec) []agent.Agent {
+	b.connectable(spec.MCP)
 	tools := b.tools(spec.Tools)
 	if len(spec.Agents) == 0 {
 		b.fault("agents", "there must be at least one")
@@ -117,18 +123,16 @@ func (b *builder) chat(at string, one agentSpec, tools *agent.Tools) (agent.Agen
 		Headers: c.Headers, System: c.System, MaxTurns: c.MaxTurns, Params: c.Params, Request: c.Request,
 		IdleTimeout: seconds(c.IdleTimeoutSeconds), Price: chat.Price{Input: c.Price.Input, Output: c.Price.Output},
 	}
-	if len(c.Tools) > 0 && tools != nil {
-		for i, name := range c.Tools {
-			if _, err := tools.Allow(name); err != nil {
-				b.fault(fmt.Sprintf("%s.tools[%d]", at, i), "%v", err)
-				return agent.Agent{}, nil // told of already
-			}
-		}
-		allowed, err := tools.Allow(c.Tools...)
+	own, theirs := b.pick(at, c.Tools, tools)
+	if len(own) > 0 && tools != nil {
+		allowed, err := tools.Allow(own...)
 		if err != nil {
-			return agent.Agent{}, err
+			return agent.Agent{}, nil // told of already
 		}
 		cfg.Tools = allowed
+	}
+	if len(theirs) > 0 {
+		cfg.MoreTools = theirs.tools
 	}
 	return chat.New(cfg)
 }
@@ -148,15 +152,24 @@ func (b *builder) exec(e execSpec) builtin.ExecConfig {
 	cfg := builtin.ExecConfig{
 		Command: e.Command, Dir: b.dir, PassEnv: append(slices.Clone(e.PassEnv), builtin.PlainEnv()...),
 		Timeout: seconds(e.TimeoutSeconds), Grace: seconds(e.GraceSeconds), MaxOutput: e.MaxOutputBytes,
-		Limits: builtin.Limits{CPU: seconds(e.Limits.CPUSeconds), Memory: e.Limits.MemoryBytes, FileSize: e.Limits.FileSizeBytes, OpenFiles: e.Limits.OpenFiles},
+		Limits: e.Limits.limits(), Env: env(e.Env),
 	}
 	if e.Dir != "" {
 		cfg.Dir = b.path(e.Dir)
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.Env)) {
-		cfg.Env = append(cfg.Env, name+"="+e.Env[name])
-	}
 	return cfg
+}
+
+func (l limitsSpec) limits() builtin.Limits {
+	return builtin.Limits{CPU: seconds(l.CPUSeconds), Memory: l.MemoryBytes, FileSize: l.FileSizeBytes, OpenFiles: l.OpenFiles}
+}
+
+// env is an environment as programs are given it.
+func env(vars map[string]string) (env []string) {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		env = append(env, name+"="+vars[name])
+	}
+	return env
 }
 
 // tools is nil if one of them is not well defined.
@@ -168,13 +181,7 @@ func (b *builder) tools(specs []toolSpec) *agent.Tools {
 			b.fail(fmt.Sprintf("tools[%d].exec", i), err)
 		}
 		tool.RequiresConfirmation, tool.ConfirmWithin = one.RequiresConfirmation, seconds(one.ConfirmWithinSeconds)
-		switch one.Unanswered {
-		case "", "refuse":
-		case "make":
-			tool.Unanswered = agent.MakeCall
-		default:
-			b.fault(fmt.Sprintf("tools[%d].unanswered", i), "must be refuse or make, not %q", one.Unanswered)
-		}
+		tool.Unanswered = b.unanswered(fmt.Sprintf("tools[%d]", i), one.Unanswered)
 		tools = append(tools, tool)
 	}
 	if len(b.faults) > 0 {
@@ -189,6 +196,17 @@ func (b *builder) tools(specs []toolSpec) *agent.Tools {
 		}
 	}
 	return all
+}
+
+func (b *builder) unanswered(at, word string) agent.Unanswered {
+	switch word {
+	case "", "refuse":
+	case "make":
+		return agent.MakeCall
+	default:
+		b.fault(at+".unanswered", "must be refuse or make, not %q", word)
+	}
+	return agent.RefuseCall
 }
 
 // path is relative to the file.
@@ -216,7 +234,7 @@ func zeros(doc json.RawMessage) contracts.Faults {
 			for _, name := range slices.Sorted(maps.Keys(v)) {
 				field := strings.TrimPrefix(at+"."+name, ".")
 				switch n, isNumber := v[name].(float64); {
-				case name == "input_schema" || name == "parameters" || name == "params" || name == "request" || name == "env" || name == "headers" || name == "price":
+				case name == "input_schema" || name == "parameters" || name == "params" || name == "request" || name == "env" || name == "headers" || name == "secret_headers" || name == "price":
 				case isNumber && n <= 0 && !strings.HasSuffix(field, "worker.drain_timeout_seconds") && !strings.HasSuffix(field, "worker.cancel_grace_seconds"):
 					faults = append(faults, contracts.Fault{Field: field, Message: fmt.Sprintf("must be above 0, not %g", n)})
 				default:

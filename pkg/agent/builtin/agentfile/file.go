@@ -9,17 +9,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/mcp"
 	"longhaul/pkg/agent/schema"
 	"longhaul/pkg/contracts"
 )
@@ -28,6 +31,19 @@ import (
 type File struct {
 	Worker Settings
 	Agents []agent.Agent
+	// Servers are the MCP servers that agents use. None is connected to before
+	// it is needed.
+	Servers []*mcp.Server
+}
+
+// Close ends the programs, and the sessions, of the MCP servers. It is called
+// when no agent is at work any more.
+func (f File) Close() {
+	var ends sync.WaitGroup
+	for _, s := range f.Servers {
+		ends.Go(s.Close)
+	}
+	ends.Wait()
 }
 
 // Faults is the error of a file with faults. It says each on a line of its own.
@@ -54,12 +70,22 @@ func (f Faults) Error() string {
 	return strings.Join(all, "\n")
 }
 
+// Option is how a file is loaded.
+type Option func(*builder)
+
+// WithLogger has what MCP servers say, and what becomes of them, go to log.
+func WithLogger(log *slog.Logger) Option { return func(b *builder) { b.log = log } }
+
 // maxFile bounds a file, in bytes.
 const maxFile = 4 << 20
 
 // Load reads a file and makes its agents. What is wrong with what it says is a
 // Faults. Paths in it are relative to its directory.
-func Load(path string) (File, error) {
+func Load(path string, options ...Option) (File, error) {
+	var b builder
+	for _, set := range options {
+		set(&b)
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return File{}, err
@@ -67,14 +93,14 @@ func Load(path string) (File, error) {
 	if len(data) > maxFile {
 		return File{}, fmt.Errorf("%s is above %d bytes", path, maxFile)
 	}
-	dir, err := filepath.Abs(filepath.Dir(path))
+	b.dir, err = filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return File{}, fmt.Errorf("find the directory of %s: %w", path, err)
 	}
-	return read(path, dir, data)
+	return b.read(path, data)
 }
 
-func read(path, dir string, data []byte) (File, error) {
+func (b *builder) read(path string, data []byte) (File, error) {
 	root, doc, err := parse(path, data)
 	if err != nil {
 		return File{}, err
@@ -84,8 +110,8 @@ func read(path, dir string, data []byte) (File, error) {
 	if err := json.Unmarshal(doc, &spec); err != nil && len(faults) == 0 {
 		faults = contracts.Faults{{Message: err.Error()}}
 	}
-	b := builder{dir: dir}
 	f := File{Worker: spec.Worker, Agents: b.build(spec)} // as far as it is sound
+	f.Servers = b.servers
 	var placed Faults
 	for i, fault := range append(faults, b.faults...) {
 		field, at := place(root, fault.Field)

@@ -12,6 +12,7 @@ import (
 type fileSpec struct {
 	Worker Settings    `json:"worker,omitzero"`
 	Tools  []toolSpec  `json:"tools,omitempty"`
+	MCP    []mcpSpec   `json:"mcp,omitempty"`
 	Agents []agentSpec `json:"agents"`
 }
 
@@ -85,12 +86,14 @@ type execSpec struct {
 	TimeoutSeconds float64           `json:"timeout_seconds,omitempty"`
 	GraceSeconds   float64           `json:"grace_seconds,omitempty"`
 	MaxOutputBytes int64             `json:"max_output_bytes,omitempty"`
-	Limits         struct {
-		CPUSeconds    float64 `json:"cpu_seconds,omitempty"`
-		MemoryBytes   int64   `json:"memory_bytes,omitempty"`
-		FileSizeBytes int64   `json:"file_size_bytes,omitempty"`
-		OpenFiles     int     `json:"open_files,omitempty"`
-	} `json:"limits,omitzero"`
+	Limits         limitsSpec        `json:"limits,omitzero"`
+}
+
+type limitsSpec struct {
+	CPUSeconds    float64 `json:"cpu_seconds,omitempty"`
+	MemoryBytes   int64   `json:"memory_bytes,omitempty"`
+	FileSizeBytes int64   `json:"file_size_bytes,omitempty"`
+	OpenFiles     int     `json:"open_files,omitempty"`
 }
 
 type toolSpec struct {
@@ -102,4 +105,47 @@ type toolSpec struct {
 	RequiresConfirmation bool    `json:"requires_confirmation,omitempty"`
 	ConfirmWithinSeconds float64 `json:"confirm_within_seconds,omitempty"`
 	Unanswered           string  `json:"unanswered,omitempty"` // refuse, or make
+}
+
+type mcpSpec struct {
+	Name string `json:"name"`
+
+	// A program, or a service.
+	Command       []string              `json:"command,omitempty"`
+	Dir           string                `json:"dir,omitempty"`
+	PassEnv       []string              `json:"pass_env,omitempty"`
+	Env           map[string]string     `json:"env,omitempty"`
+	GraceSeconds  float64               `json:"grace_seconds,omitempty"`
+	Limits        limitsSpec            `json:"limits,omitzero"`
+	URL           string                `json:"url,omitempty"`
+	TokenEnv      string                `json:"token_env,omitempty"`
+	TokenFile     string                `json:"token_file,omitempty"`
+	TokenHeader   string                `json:"token_header,omitempty"`
+	Headers       map[string]string     `json:"headers,omitempty"`
+	SecretHeaders map[string]secretSpec `json:"secret_headers,omitempty"`
+
+	ConnectTimeoutSeconds float64 `json:"connect_timeout_seconds,omitempty"`
+	ProtocolVersion       string  `json:"protocol_version,omitempty"`
+
+	Allow                []string               `json:"allow,omitempty"`
+	SideEffects          *bool                  `json:"side_effects,omitempty"`
+	RequiresConfirmation *bool                  `json:"requires_confirmation,omitempty"`
+	ConfirmWithinSeconds float64                `json:"confirm_within_seconds,omitempty"`
+	Unanswered           string                 `json:"unanswered,omitempty"` // refuse, or make
+	TimeoutSeconds       float64                `json:"timeout_seconds,omitempty"`
+	Tools                map[string]mcpToolSpec `json:"tools,omitempty"`
+}
+
+// mcpToolSpec is how one tool is called, where that is not as the server's others.
+type mcpToolSpec struct {
+	SideEffects          *bool   `json:"side_effects,omitempty"`
+	RequiresConfirmation *bool   `json:"requires_confirmation,omitempty"`
+	ConfirmWithinSeconds float64 `json:"confirm_within_seconds,omitempty"`
+	Unanswered           string  `json:"unanswered,omitempty"`
+	TimeoutSeconds       float64 `json:"timeout_seconds,omitempty"`
+}
+
+type secretSpec struct {
+	Env  string `json:"env,omitempty"`
+	File string `json:"file,omitempty"`
 }

@@ -40,10 +40,14 @@ func (c *chat) run(ctx context.Context, run *agent.Run) (agent.Result, error) {
 	if len(run.Messages) == 0 {
 		return agent.Result{}, remote.Fail(TypeNoMessages, false, "input.messages: at least one is needed")
 	}
+	tools, err := c.tools(ctx)
+	if err != nil {
+		return agent.Result{}, err
+	}
 	talk := conversation{messages: run.Messages}
 	for n := 1; n <= *params.MaxTurns; n++ {
 		said, err := agent.Step(ctx, run, fmt.Sprintf("model:%d", n), func(ctx context.Context) (turn, error) {
-			return c.ask(ctx, run, params, talk, n)
+			return c.ask(ctx, run, params, tools, talk, n)
 		})
 		if err != nil {
 			return agent.Result{}, err
@@ -53,7 +57,7 @@ func (c *chat) run(ctx context.Context, run *agent.Run) (agent.Result, error) {
 			return talk.result(said)
 		}
 		for _, call := range said.Message.ToolCalls { // in the model's order: one may rest on another
-			answer, err := c.tools().Call(ctx, run, call)
+			answer, err := tools.Call(ctx, run, call)
 			if err != nil {
 				return agent.Result{}, err
 			}
@@ -63,14 +67,24 @@ func (c *chat) run(ctx context.Context, run *agent.Run) (agent.Result, error) {
 	return agent.Result{}, remote.Fail(TypeTooManyTurns, false, "the model has not come to an end within %d turns", *params.MaxTurns)
 }
 
-// noTools tells a model that calls tools without having any that there are none.
-var noTools = new(agent.Tools).Durable()
-
-func (c *chat) tools() *agent.Tools {
-	if c.cfg.Tools == nil {
-		return noTools
+// tools are those of the configuration and what there is besides at the moment.
+// A model that calls tools without having any is told that there are none.
+func (c *chat) tools(ctx context.Context) (*agent.Tools, error) {
+	var more []agent.Tool
+	if c.cfg.MoreTools != nil {
+		var err error
+		if more, err = c.cfg.MoreTools(ctx); err != nil {
+			return nil, err
+		}
 	}
-	return c.cfg.Tools
+	if len(more) == 0 && c.cfg.Tools != nil {
+		return c.cfg.Tools.Durable(), nil
+	}
+	all, err := c.cfg.Tools.With(more...)
+	if err != nil {
+		return nil, agent.Permanent(err)
+	}
+	return all.Durable(), nil
 }
 
 // turn is one answer of the model, as it is remembered.

@@ -10,6 +10,7 @@ package chat
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -48,6 +49,9 @@ type Config struct {
 	System string
 	// Tools are what the model may call; nil for none.
 	Tools *agent.Tools
+	// MoreTools is asked for others at the beginning of each attempt, such as
+	// mcp.Server's Tools. Its error fails the attempt.
+	MoreTools func(ctx context.Context) ([]agent.Tool, error)
 	// MaxTurns is how often the model is asked in a run at most; default 20.
 	MaxTurns int
 	// Params are what holds where a submission's params do not say.
@@ -106,9 +110,6 @@ func New(cfg Config) (agent.Agent, error) {
 	}
 	if faults := cfg.check(); len(faults) > 0 {
 		return agent.Agent{}, fmt.Errorf("chat agent %s: %w", cfg.Key, faults)
-	}
-	if cfg.Tools != nil {
-		cfg.Tools = cfg.Tools.Durable()
 	}
 	c := &chat{cfg: cfg, http: newHTTPClient()}
 	return agent.Agent{Key: cfg.Key, Description: cfg.Description, InputSchema: cfg.InputSchema, Run: c.run, OnError: remote.Classify}, nil
