@@ -23,7 +23,7 @@ SOAK      ?= 1h
 ARGS      ?=
 
 # A core that can be read in a day: docs/adr/0010.
-CORE_MAX  ?= 9800
+CORE_MAX  ?= 10200
 
 .PHONY: help
 help: ## list the targets

@@ -1,6 +1,9 @@
 package contracts
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 const benchSubmission = `{"run_id":"0198c0de-7a11-7abc-8def-0123456789ab","idempotency_key":"order-77","agent_key":"echo",` +
 	`"input":{"messages":[{"role":"system","content":"You answer in one sentence, and you never guess."},` +
@@ -29,6 +32,75 @@ func BenchmarkDecodeEvent(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := DecodeEvent(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// benchQueued is the event that begins most runs.
+func benchQueued(tb testing.TB) Event {
+	tb.Helper()
+	sub, faults := DecodeSubmission([]byte(benchSubmission))
+	if faults != nil {
+		tb.Fatal(faults)
+	}
+	e, err := Next(Head{}, sub.RunID, Draft{
+		Type: TypeQueued, AgentKey: sub.AgentKey, Priority: sub.Priority, MaxAttempts: sub.MaxAttempts, Payload: Queued{Submission: sub},
+	}, time.Now())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return e
+}
+
+func BenchmarkNext(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		benchQueued(b)
+	}
+}
+
+func BenchmarkEncodeEvent(b *testing.B) {
+	e := benchQueued(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Encode(e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodeQueued(b *testing.B) {
+	data, err := Encode(benchQueued(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeEvent(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkEncodeRecord(b *testing.B) {
+	rec, err := Project(StatusRecord{}, benchQueued(b), 7)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Encode(rec); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkProject(b *testing.B) {
+	e := benchQueued(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Project(StatusRecord{}, e, 7); err != nil {
 			b.Fatal(err)
 		}
 	}

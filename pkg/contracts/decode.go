@@ -16,7 +16,7 @@ func DecodeSubmission(data []byte) (s Submission, f Faults) {
 		return s, f
 	}
 	d := open(data, MaxDepth)
-	d.submission(&s)
+	d.submission(0, &s)
 	return s, d.list()
 }
 
@@ -102,13 +102,13 @@ func decodeCommand(data []byte, limit int, fields func(*document) []field) Fault
 // comes from our own services, perhaps newer ones: unknown fields are let pass.
 func DecodeHolderRequest(data []byte) (r HolderRequest, f Faults) {
 	d := open(data, envelope)
+	d.lenient = true
 	d.object(0, []field{
 		{"op", required, func(n int32) { r.Op = HolderOp(d.str(n, checkHolderOp)) }},
 		{"run_id", optional, func(n int32) { r.RunID = d.str(n, CheckRunID) }},
 		{"epoch", optional, func(n int32) { r.Epoch = d.integer(n, 0, math.MaxUint64) }},
 		{"reason", optional, func(n int32) { r.Reason = d.str(n, nil) }},
 		{"by", optional, func(n int32) { r.By = d.str(n, nil) }},
-		{anyOther, optional, func(int32) {}},
 	})
 	if f = d.list(); f == nil && r.Op != HolderPing && r.RunID == "" {
 		f = Faults{{Field: "run_id", Message: "is required"}}
@@ -121,6 +121,7 @@ func DecodeHolderRequest(data []byte) (r HolderRequest, f Faults) {
 // what a newer one wrote. The payload is free.
 func DecodeEvent(data []byte) (Event, error) {
 	d := open(data, envelope)
+	d.lenient = true
 	var e Event
 	d.object(0, []field{
 		{"run_id", required, func(n int32) { e.RunID = d.str(n, CheckRunID) }},
@@ -140,7 +141,6 @@ func DecodeEvent(data []byte) (Event, error) {
 		{"usage", optional, func(n int32) { e.Usage = d.usage(n) }},
 		{"visibility", required, func(n int32) { e.Visibility = Visibility(d.str(n, checkVisibility)) }},
 		{"payload", nullable, func(n int32) { e.Payload = d.copied(n) }},
-		{anyOther, optional, func(int32) {}},
 	})
 	if len(d.faults) == 0 && e.Payload == nil {
 		d.faultIn(0, "payload", "is required")
@@ -149,6 +149,24 @@ func DecodeEvent(data []byte) (Event, error) {
 		return Event{}, fmt.Errorf("decode event: %w", f)
 	}
 	return e, nil
+}
+
+// DecodeQueued reads the payload of run.queued. A submission that is not as it
+// would be accepted here, for a newer dispatcher has other limits, is read all
+// the same.
+func DecodeQueued(payload []byte) (q Queued, err error) {
+	d := open(payload, 1+MaxDepth)
+	d.lenient = true
+	d.object(0, []field{
+		{"submission", required, func(n int32) { d.submission(n, &q.Submission) }},
+		{"submitted_at", optional, func(n int32) { q.SubmittedAt = d.instant(n) }},
+		{"follows", optional, func(n int32) { q.Follows = d.str(n, nil) }},
+	})
+	if len(d.faults) > 0 {
+		q = Queued{}
+		err = json.Unmarshal(payload, &q)
+	}
+	return q, err
 }
 
 // usage reads what our own programs wrote.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-func (d *document) submission(s *Submission) {
-	d.object(0, []field{
+func (d *document) submission(n int32, s *Submission) {
+	d.object(n, []field{
 		{"run_id", optional, func(n int32) { s.RunID = d.str(n, CheckRunID) }},
 		{"idempotency_key", optional, func(n int32) { s.IdempotencyKey = d.str(n, checkIdempotencyKey) }},
 		{"agent_key", required, func(n int32) { s.AgentKey = d.str(n, CheckAgentKey) }},

@@ -10,6 +10,13 @@ import (
 // json.Marshal without the escaping of <, > and &, which would make a large
 // text grow on its way.
 func Encode(v any) ([]byte, error) {
+	if data, ok, err := appended(v); ok {
+		return data, err
+	}
+	return encode(v)
+}
+
+func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

@@ -53,7 +53,9 @@ children:
 				continue children
 			}
 		}
-		d.fault(c, "is no field here; there are "+names(fields))
+		if !d.lenient {
+			d.fault(c, "is no field here; there are "+names(fields))
+		}
 	}
 	for i := range fields {
 		if f := &fields[i]; f.need == required && given&(1<<i) == 0 {

@@ -3,6 +3,7 @@ package contracts
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -242,4 +243,22 @@ func twisted(e Event, what byte, by uint64) Event {
 		e.Time = e.Time.Add(-time.Duration(by) * time.Second)
 	}
 	return e
+}
+
+// FuzzScan: what is JSON to us is JSON to the standard library, and the other way round.
+func FuzzScan(f *testing.F) {
+	seed(f, "")
+	for _, s := range []string{"", " ", "0", "-", "-0", "01", "1.", ".5", "1e", "1e+5", "1E-05", "tru", "true", "null ", "nul", "falsey", `"`, `"\`, `"\u12`,
+		`"\u12aG"`, `"\ud800"`, `"\x"`, "\"\t\"", "\"\xff\"", "\x00", "[", "[]", "[,]", "[1,]", "[1 2]", "{", "{}", `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1 "b":2}`,
+		`{1:2}`, "[}", "{]", "[1]]", "\v1", "\u00a01", `{"a":[{"b":[{"c":[1,{}]}]}]}`, strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000),
+		strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001), strings.Repeat(`{"a":`, 10_001)} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, levels := range []int32{envelope, 3, MaxDepth} {
+			if d := open(data, levels); (len(d.nodes) > 0) != json.Valid(data) {
+				t.Fatalf("%s: %d nodes; JSON to the standard library: %t", Shorten(fmt.Sprintf("%q", data), 300), len(d.nodes), json.Valid(data))
+			}
+		}
+	})
 }

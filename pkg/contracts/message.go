@@ -43,6 +43,9 @@ func Text(role, text string) Message {
 // the text parts of it, joined.
 func (m Message) Text() string {
 	var s string
+	if d := open(m.Content, envelope); len(d.nodes) == 1 && d.kind(0) == kindString && len(d.faults) == 0 {
+		return string(unquote(d.raw(0)))
+	}
 	if json.Unmarshal(m.Content, &s) == nil {
 		return s
 	}

@@ -91,18 +91,21 @@ func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
 // submitted takes what lists filter by out of the payload of run.queued or
 // run.scheduled, and leaves the rest, which may be large, unread.
 func (r *StatusRecord) submitted(payload json.RawMessage) error {
-	var p struct {
-		Submission struct {
-			ConversationID string            `json:"conversation_id"`
-			IdempotencyKey string            `json:"idempotency_key"`
-			Metadata       map[string]string `json:"metadata"`
-		} `json:"submission"`
+	const levels = 3 // payload, submission, metadata
+	d := open(payload, levels)
+	d.lenient = true
+	d.object(0, []field{
+		{"submission", required, func(n int32) {
+			d.object(n, []field{
+				{"conversation_id", optional, func(n int32) { r.ConversationID = d.str(n, nil) }},
+				{"idempotency_key", optional, func(n int32) { r.IdempotencyKey = d.str(n, nil) }},
+				{"metadata", optional, func(n int32) { r.Metadata = d.metadata(n) }},
+			})
+		}},
+	})
+	if f := d.list(); f != nil {
+		return f
 	}
-	if err := json.Unmarshal(payload, &p); err != nil {
-		return err
-	}
-	s := p.Submission
-	r.ConversationID, r.IdempotencyKey, r.Metadata = s.ConversationID, s.IdempotencyKey, s.Metadata
 	return nil
 }
 

@@ -11,25 +11,31 @@ import (
 	"unicode/utf8"
 )
 
-// document is one JSON text taken apart, and what is wrong with it. Whether it
-// is JSON at all, encoding/json judges; its values are read out of it here,
-// because encoding/json lets duplicate keys, names in the wrong case and broken
-// UTF-8 pass, and ends at the first fault, whereas a submitter should hear of
-// all of them, by path.
+// document is one JSON text taken apart, and what is wrong with it. It is read
+// in one pass of our own, because encoding/json lets duplicate keys, names in
+// the wrong case and broken UTF-8 pass, and ends at the first fault, whereas a
+// submitter should hear of all of them, by path. What is JSON is the same to
+// both (FuzzScan), and where it is not, encoding/json says why.
 //
 // open finds the structure and notes what is wrong whatever a field means; the
 // methods of fields.go read values out of it, and note faults as they go.
 type document struct {
 	data   []byte
 	levels int32
-	nodes  []node // none if data is not JSON
-	faults []placedFault
-	more   int // faults beyond MaxFaults
+	// lenient lets fields pass which an object has no place for: our own
+	// programs wrote it, perhaps newer ones.
+	lenient bool
+	nodes   []node // none if data is not JSON
+	faults  []placedFault
+	more    int // faults beyond MaxFaults
 }
 
 // envelope is the number of levels of what our own programs wrote: of a payload,
 // which may be large, nothing is asked and no nodes are kept.
 const envelope = 1
+
+// maxNesting is how deep encoding/json lets objects and arrays be nested.
+const maxNesting = 10_000
 
 // node is one value of a document, by offsets into it. Nodes stand in document
 // order: a container's first child is the node after it.
@@ -51,23 +57,30 @@ type placedFault struct {
 
 // open takes data apart, down to a number of levels of objects and arrays.
 func open(data []byte, levels int32) *document {
-	d := &document{data: data, levels: levels}
-	switch {
-	case len(bytes.TrimSpace(data)) == 0:
-		d.refuse("is empty, expected a JSON object")
-	case !json.Valid(data):
-		err := json.Unmarshal(data, new(json.RawMessage))
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			err = fmt.Errorf("%w at byte %d", err, syntax.Offset)
-		}
-		d.refuse("is not JSON: " + err.Error())
-	default:
-		d.nodes = make([]node, 0, 32) // enough for the usual one
-		d.add(node{parent: none}, d.next(0), 1)
+	d := &document{data: data, levels: levels, nodes: make([]node, 0, 32)} // enough for the usual one
+	if end := d.add(node{parent: none}, d.next(0), 1); end != none && int(d.next(end)) == len(data) {
 		d.judge()
+		return d
 	}
+	d.nodes = nil
+	if len(bytes.TrimSpace(data)) == 0 {
+		d.refuse("is empty, expected a JSON object")
+		return d
+	}
+	err := json.Unmarshal(data, new(json.RawMessage))
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		err = fmt.Errorf("%w at byte %d", err, syntax.Offset)
+	}
+	d.refuse(fmt.Sprintf("is not JSON: %v", err))
 	return d
+}
+
+// valid reports whether data is JSON.
+func valid(data []byte) bool {
+	d := document{data: data, nodes: make([]node, 0, 6)} // it keeps one for each level
+	end := d.add(node{parent: none}, d.next(0), 1)
+	return end != none && int(d.next(end)) == len(data)
 }
 
 // refuse notes what is wrong with the document as a whole.
@@ -75,59 +88,164 @@ func (d *document) refuse(message string) {
 	d.faults = append(d.faults, placedFault{Fault: Fault{Message: message}})
 }
 
+// at returns the byte at i, 0 behind the last, which is none of JSON's.
+func (d *document) at(i int32) byte {
+	if int(i) < len(d.data) {
+		return d.data[i]
+	}
+	return 0
+}
+
 // add appends the value that begins at i, with all that it holds, and returns
-// the offset after it.
+// the offset after it, or none if there is no value.
 func (d *document) add(n node, i, level int32) int32 {
 	self := int32(len(d.nodes))
 	n.start = i
 	d.nodes = append(d.nodes, n)
-	switch c := d.data[i]; c {
+	switch c := d.at(i); c {
 	case '"':
 		i = d.text(i)
 	case '{', '[':
-		d.nodes[self].closed = level > d.levels
-		for i = d.next(i + 1); d.data[i] != '}' && d.data[i] != ']'; i = d.next(i) {
-			child := node{parent: self}
-			if c == '{' {
-				child.nameStart, child.nameEnd = i, d.text(i)
-				i = d.next(child.nameEnd)
-			}
-			i = d.add(child, i, level+1)
-			if d.nodes[self].closed {
-				d.nodes = d.nodes[:self+1]
-			}
-		}
-		i++
-	default: // a number or a word
-		for int(i) < len(d.data) && d.data[i] > ' ' && d.data[i] != ',' && d.data[i] != '}' && d.data[i] != ']' {
-			i++
-		}
+		i = d.container(self, i, level)
+	case 't':
+		i = d.word(i, "true")
+	case 'f':
+		i = d.word(i, "false")
+	case 'n':
+		i = d.word(i, "null")
+	default:
+		i = d.number(i)
 	}
 	d.nodes[self].end, d.nodes[self].after = i, int32(len(d.nodes))
 	return i
 }
 
-// next returns the offset from i on where a name or a value begins, or a
-// container ends. In valid JSON the order tells what commas and colons do.
-func (d *document) next(i int32) int32 {
+// container is add for what the object or array at i holds, whose node is self.
+func (d *document) container(self, i, level int32) int32 {
+	if level > maxNesting {
+		return none
+	}
+	closing := d.data[i] + 2 // both pairs are two apart
+	closed := level > d.levels
+	d.nodes[self].closed = closed
+	if i = d.next(i + 1); d.at(i) == closing {
+		return i + 1
+	}
 	for {
-		switch d.data[i] {
-		case ' ', '\t', '\n', '\r', ',', ':':
-			i++
+		child := node{parent: self}
+		if closing == '}' {
+			if d.at(i) != '"' {
+				return none
+			}
+			child.nameStart, child.nameEnd = i, d.text(i)
+			if i = child.nameEnd; i == none {
+				return none
+			}
+			if i = d.next(i); d.at(i) != ':' {
+				return none
+			}
+			i = d.next(i + 1)
+		}
+		if i = d.add(child, i, level+1); i == none {
+			return none
+		}
+		if closed {
+			d.nodes = d.nodes[:self+1]
+		}
+		switch i = d.next(i); d.at(i) {
+		case ',':
+			i = d.next(i + 1)
+		case closing:
+			return i + 1
 		default:
-			return i
+			return none
 		}
 	}
 }
 
-// text returns the offset after the string at i.
-func (d *document) text(i int32) int32 {
-	for i++; d.data[i] != '"'; i++ {
-		if d.data[i] == '\\' {
-			i++
+// next returns the offset of the first byte from i on that is no white space.
+func (d *document) next(i int32) int32 {
+	for ; int(i) < len(d.data); i++ {
+		if c := d.data[i]; c > ' ' || c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			break
 		}
 	}
-	return i + 1
+	return i
+}
+
+// text returns the offset after the string at i.
+func (d *document) text(i int32) int32 {
+	for i++; int(i) < len(d.data); i++ {
+		switch c := d.data[i]; {
+		case c == '"':
+			return i + 1
+		case c < ' ':
+			return none
+		case c == '\\':
+			i++
+			if d.at(i) == 'u' {
+				for range 4 {
+					if i++; !isHex(d.at(i)) {
+						return none
+					}
+				}
+			} else if bytes.IndexByte([]byte(`"\/bfnrt`), d.at(i)) < 0 {
+				return none
+			}
+		}
+	}
+	return none
+}
+
+func isHex(c byte) bool { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// word returns the offset after w if it stands at i.
+func (d *document) word(i int32, w string) int32 {
+	if end := int(i) + len(w); end <= len(d.data) && string(d.data[i:end]) == w {
+		return int32(end)
+	}
+	return none
+}
+
+// number returns the offset after the number at i.
+func (d *document) number(i int32) int32 {
+	if d.at(i) == '-' {
+		i++
+	}
+	switch c := d.at(i); {
+	case c == '0':
+		i++
+	case isDigit(c):
+		i = d.digits(i)
+	default:
+		return none
+	}
+	if d.at(i) == '.' {
+		if i = d.digits(i + 1); i == none {
+			return none
+		}
+	}
+	if d.at(i)|0x20 == 'e' {
+		if i++; d.at(i) == '+' || d.at(i) == '-' {
+			i++
+		}
+		i = d.digits(i)
+	}
+	return i
+}
+
+// digits returns the offset after the digits at i, none if there is not one.
+func (d *document) digits(i int32) int32 {
+	from := i
+	for isDigit(d.at(i)) {
+		i++
+	}
+	if i == from {
+		return none
+	}
+	return i
 }
 
 // judge notes what is wrong with any value, whatever its field means.
@@ -147,27 +265,36 @@ func (d *document) judge() {
 		case kind == kindObject:
 			d.judgeNames(n)
 		}
-		if v.closed && d.levels != envelope {
+		if v.closed && d.levels == MaxDepth {
 			d.fault(n, "is nested deeper than "+strconv.Itoa(int(d.levels))+" levels")
 		}
 	}
 }
 
-// judgeNames finds duplicates as neighbours among the sorted names.
+// judgeNames finds duplicates: each name against those before it where they are
+// few, which needs no order, else as neighbours among the sorted names.
 func (d *document) judgeNames(object int32) {
 	type named struct {
 		name []byte
 		n    int32
 	}
-	var few [16]named // as many as an object usually has
-	sorted := few[:0]
+	var few [20]named // as many as an object usually has
+	names := few[:0]
 	for c := range d.children(object) {
-		sorted = append(sorted, named{d.name(c), c})
+		names = append(names, named{d.name(c), c})
 	}
-	slices.SortStableFunc(sorted, func(a, b named) int { return bytes.Compare(a.name, b.name) })
-	for i := 1; i < len(sorted); i++ {
-		if bytes.Equal(sorted[i-1].name, sorted[i].name) {
-			d.fault(sorted[i].n, "is given twice")
+	if len(names) > len(few) {
+		slices.SortStableFunc(names, func(a, b named) int { return bytes.Compare(a.name, b.name) })
+		for i := 1; i < len(names); i++ {
+			if bytes.Equal(names[i-1].name, names[i].name) {
+				d.fault(names[i].n, "is given twice")
+			}
+		}
+		return
+	}
+	for i := range names {
+		if slices.ContainsFunc(names[:i], func(b named) bool { return bytes.Equal(names[i].name, b.name) }) {
+			d.fault(names[i].n, "is given twice")
 		}
 	}
 }

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -82,8 +81,8 @@ func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	var queued contracts.Queued
-	if err := json.Unmarshal(e.Payload, &queued); err != nil {
+	queued, err := contracts.DecodeQueued(e.Payload)
+	if err != nil {
 		return work{}, fmt.Errorf("decode the payload of %s: %w", e.Type, err)
 	}
 	a, known := w.agents[e.AgentKey]
