@@ -34,6 +34,9 @@ const (
 	// window is how long a change of a run's status may wait for further events
 	// of that run, so that a short run costs one write. A run's end waits for nothing.
 	window = 30 * time.Millisecond
+	// ahead is how many deliveries may wait to be folded: to hand over each by
+	// itself would wake a goroutine for each.
+	ahead = 64
 	// liveRuns bounds the records kept in memory, about 1 KB each. Above it
 	// records are read again.
 	liveRuns = 100_000
@@ -58,7 +61,7 @@ func (p *projector) run(ctx context.Context) error {
 	if p.group != "" {
 		opts = append(opts, jetstream.PullPriorityGroup(p.group))
 	}
-	deliveries := make(chan jetstream.Msg)
+	deliveries := make(chan jetstream.Msg, ahead)
 	deliver := func(ctx context.Context, m jetstream.Msg) error {
 		select {
 		case deliveries <- m:
