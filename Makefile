@@ -92,6 +92,10 @@ demo: build ## watch it work: two workers, one killed, a run resumed
 bench: build ## measure the broker's floor and our runs per second, as ratios (ARGS='--only end-to-end --rounds 3' for a part)
 	go run ./test/bench $(ARGS)
 
+.PHONY: bench-scale
+bench-scale: build ## measure large systems: 500,000 runs that wait, a million that are kept, 10,000 at once; half an hour
+	go run ./test/bench -scale 1 $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: build ## measure asynq on Redis and River on PostgreSQL beside us, as far as they are installed (ARGS='--rounds 1')
 	go build -o bin/bench ./test/bench

@@ -186,7 +186,7 @@ func (m *benchSetup) permit(ctx context.Context) error {
 
 // host begins to execute the runs of the agent, and waits until it is known.
 func (m *benchSetup) host(ctx context.Context) error {
-	w, err := worker.New(m.workNC, worker.Config{Agents: []agent.Agent{bench.Agent(benchAgent, m.found[benchBegin].Record)},
+	w, err := worker.New(m.workNC, worker.Config{Agents: []agent.Agent{bench.Agent(benchAgent, m.found[benchBegin].Record, nil)},
 		Concurrency: m.Concurrency, Logger: m.app.logger(slog.LevelWarn)})
 	if err != nil {
 		return err

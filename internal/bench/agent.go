@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -35,8 +36,8 @@ const (
 
 // Agent returns the bench's agent under a key. began, if not nil, is told for
 // every job how long after its submission the agent's code began; it is called
-// from many goroutines.
-func Agent(key string, began func(time.Duration)) agent.Agent {
+// from many goroutines. When released is closed, every job that waits ends.
+func Agent(key string, began func(time.Duration), released <-chan struct{}) agent.Agent {
 	event := json.RawMessage(`{"text":"` + strings.Repeat("e", eventBytes-11) + `"}`)
 	state := []byte(strings.Repeat("s", checkpointBytes))
 	return agent.Agent{
@@ -68,7 +69,7 @@ func Agent(key string, began func(time.Duration)) agent.Agent {
 					return agent.Result{}, err
 				}
 			}
-			return agent.Result{FinalOutput: "done"}, pause(ctx, time.Duration(job.HoldMS)*time.Millisecond)
+			return agent.Result{FinalOutput: "done"}, hold(ctx, time.Duration(job.HoldMS)*time.Millisecond, released)
 		},
 	}
 }
@@ -86,6 +87,27 @@ func pause(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
+
+// hold is pause, but for a release.
+func hold(ctx context.Context, d time.Duration, released <-chan struct{}) error {
+	if d <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, d, errHeld)
+	defer cancel()
+	select {
+	case <-released:
+		return nil
+	case <-ctx.Done():
+		if err := context.Cause(ctx); !errors.Is(err, errHeld) {
+			return err
+		}
+		return nil
+	}
+}
+
+// errHeld is the cause of a context that has lasted as long as it should.
+var errHeld = errors.New("held")
 
 // Submission is one for the agent under key, of about size bytes when it is
 // encoded, a run id included; smaller than the job itself it can't be.

@@ -117,8 +117,13 @@ func (l *Load) Done(ctx context.Context, before map[contracts.Status]int, n int)
 	if err != nil {
 		return executed, err
 	}
-	executed = time.Now()
-	return executed, l.until(ctx, "statuses", func() (left int, err error) {
+	return time.Now(), l.Succeeded(ctx, before, n)
+}
+
+// Succeeded returns when the statuses of n more runs than before says are
+// stored, and say that they have succeeded.
+func (l *Load) Succeeded(ctx context.Context, before map[contracts.Status]int, n int) error {
+	return l.until(ctx, "statuses", func() (left int, err error) {
 		now, err := l.Count(ctx)
 		for s, count := range now {
 			if bad := count - before[s]; s.Terminal() && s != contracts.StatusSucceeded && bad > 0 {

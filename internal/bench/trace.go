@@ -35,7 +35,7 @@ func (l *Load) Trace(ctx context.Context, watcher *client.Client, job Job, toEnd
 	go func() { // Trace waits for it
 		ended <- follow(ctx, watcher, runID, func(e runlog.Entry) error {
 			seen = time.Now()
-			return record(toFollower, e, seen)
+			return RecordSince(time.Time{}, toFollower, e, seen)
 		})
 	}()
 	err := Rest(ctx) // until it is followed
@@ -81,8 +81,9 @@ func follow(ctx context.Context, c *client.Client, runID string, pass func(runlo
 	return nil
 }
 
-// record takes the times out of a delta's text: deltas that waited were merged.
-func record(into *Latencies, e runlog.Entry, seen time.Time) error {
+// RecordSince takes the times at which deltas were written, after since, out
+// of an event that was seen just now: deltas that waited were merged.
+func RecordSince(since time.Time, into *Latencies, e runlog.Entry, seen time.Time) error {
 	if e.Type != contracts.TypeDelta {
 		return nil
 	}
@@ -91,11 +92,13 @@ func record(into *Latencies, e runlog.Entry, seen time.Time) error {
 		return fmt.Errorf("decode a delta: %w", err)
 	}
 	for _, word := range strings.Fields(d.Text) {
-		at, err := strconv.ParseInt(word, 10, 64)
+		ns, err := strconv.ParseInt(word, 10, 64)
 		if err != nil {
 			return fmt.Errorf("decode a delta: %w", err)
 		}
-		into.Record(seen.Sub(time.Unix(0, at)))
+		if at := time.Unix(0, ns); at.After(since) {
+			into.Record(seen.Sub(at))
+		}
 	}
 	return nil
 }

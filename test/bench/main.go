@@ -50,6 +50,8 @@ type options struct {
 	json   string
 	// profiles is a directory, empty for none.
 	profiles string
+	// scale is the size of the large systems; 0 measures the others.
+	scale float64
 }
 
 func run() error {
@@ -60,6 +62,7 @@ func run() error {
 	flag.IntVar(&o.runs, "runs", 20_000, "runs in each round; what is slow takes a part of it")
 	flag.StringVar(&o.json, "json", "", "write everything, every round of it, into this file")
 	flag.StringVar(&o.profiles, "profiles", "", "write CPU and allocation profiles of every process in the first round of each measurement into this directory")
+	flag.Float64Var(&o.scale, "scale", 0, "measure large systems, in place of the groups: 1 is the full size (500,000 runs wait, 1,000,000 are kept); -only depth, retained, executing")
 	flag.Parse()
 	if o.profiles != "" {
 		if err := errors.Join(os.MkdirAll(o.profiles, 0o700), os.Setenv(profileDir, o.profiles)); err != nil {
@@ -68,15 +71,9 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	some, err := chosen(o.only)
-	if err != nil {
-		return err
-	}
 	r := newReport(o)
-	for _, g := range some {
-		if err := r.take(ctx, o, g); err != nil {
-			return fmt.Errorf("%s: %w", g.name, err)
-		}
+	if err := r.takeAll(ctx, o); err != nil {
+		return err
 	}
 	r.print(os.Stdout)
 	if o.json == "" {
@@ -87,6 +84,23 @@ func run() error {
 		return err
 	}
 	return os.WriteFile(o.json, append(data, '\n'), 0o644) //nolint:gosec // figures for all to see
+}
+
+// takeAll measures what the options say.
+func (r *report) takeAll(ctx context.Context, o options) error {
+	if o.scale > 0 {
+		return r.takeScale(ctx, o)
+	}
+	some, err := chosen(o.only)
+	if err != nil {
+		return err
+	}
+	for _, g := range some {
+		if err := r.take(ctx, o, g); err != nil {
+			return fmt.Errorf("%s: %w", g.name, err)
+		}
+	}
+	return nil
 }
 
 // take takes all rounds of a group.

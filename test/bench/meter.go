@@ -103,3 +103,18 @@ func scrape(ctx context.Context, addr, name string) (float64, error) {
 	}
 	return 0, errors.Join(lines.Err(), fmt.Errorf("%s does not tell %s", addr, name))
 }
+
+// residentBytes reads a process's resident set (Linux).
+func residentBytes(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(kib), " kB"), 64)
+			return n * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no resident set", pid)
+}

@@ -18,7 +18,9 @@ type report struct {
 	Go     string    `json:"go"`
 	CPUs   int       `json:"cpus"`
 	Rounds int       `json:"rounds"`
-	Lines  []*line   `json:"lines"`
+	Lines  []*line   `json:"lines,omitempty"`
+	// Figures are of large systems.
+	Figures []figure `json:"figures,omitempty"`
 }
 
 // line is a measurement's.
@@ -109,6 +111,10 @@ func medianOf(all []sample) sample {
 var kinds = []string{"client", "broker", "dispatcher", "worker", "statekeeper"}
 
 func (r *report) print(w io.Writer) {
+	r.printFigures(w)
+	if len(r.Lines) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\nmedians of %d interleaved rounds, %d CPUs, %s; CPU in microseconds a run, by process\n", r.Rounds, r.CPUs, r.Go)
 	group := ""
 	for _, l := range r.Lines {

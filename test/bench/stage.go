@@ -33,6 +33,8 @@ type stageConfig struct {
 	name     string
 	sync     bool // every write, before it is acknowledged
 	replicas int  // as many brokers, too
+	// fixedPort has the broker found where it was when it is started again.
+	fixedPort bool
 }
 
 // stage is the system under measurement: processes, the brokers first, and two
@@ -41,6 +43,7 @@ type stage struct {
 	stageConfig
 	binary, dir, url string
 	brokers          []*cluster.Broker
+	configs          []cluster.BrokerConfig // of the brokers
 	services         []service
 	workers          []*workerProcess
 	hosting          int // how many of the workers host the agent now
@@ -113,6 +116,14 @@ func (s *stage) startBrokers() error {
 			configs[i].Routes = routes
 		}
 	}
+	if s.fixedPort {
+		port, err := cluster.FreePort()
+		if err != nil {
+			return err
+		}
+		configs[0].Port = port
+	}
+	s.configs = configs
 	var urls []string
 	for _, cfg := range configs {
 		b, err := cluster.StartBroker(cfg, s.dir)

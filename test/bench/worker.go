@@ -37,7 +37,7 @@ type workerConfig struct {
 
 // order is what a worker process is told to do, over NATS.
 type order struct {
-	Do          string `json:"do"` // start, stop, execute, consume, stats or began
+	Do          string `json:"do"` // start, stop, release (once for each start), execute, consume, stats or began
 	Concurrency int    `json:"concurrency,omitempty"`
 	N           int    `json:"n,omitempty"`
 	Payload     int    `json:"payload,omitempty"`
@@ -170,8 +170,9 @@ type host struct {
 	floor *bench.Floor
 	began *bench.Latencies
 
-	cancel context.CancelFunc // of the Longhaul worker that runs, nil without one
-	ended  chan error
+	release chan struct{}      // of the jobs that wait
+	cancel  context.CancelFunc // of the Longhaul worker that runs, nil without one
+	ended   chan error
 }
 
 func (h *host) obey(ctx context.Context, o order) (answer, error) {
@@ -180,6 +181,9 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 		return answer{}, h.start(ctx, o.Concurrency)
 	case "stop":
 		return answer{}, h.stop()
+	case "release":
+		close(h.release)
+		return answer{}, nil
 	case "execute":
 		h.floor.PayloadBytes = o.Payload
 		return answer{}, h.floor.Execute(ctx, o.N, o.Concurrency)
@@ -199,7 +203,8 @@ func (h *host) start(ctx context.Context, concurrency int) error {
 	if h.cancel != nil {
 		return errors.New("it hosts already")
 	}
-	w, err := worker.New(h.nc, worker.Config{Agents: []agent.Agent{bench.Agent(agentKey, h.began.Record)}, Concurrency: concurrency,
+	h.release = make(chan struct{})
+	w, err := worker.New(h.nc, worker.Config{Agents: []agent.Agent{bench.Agent(agentKey, h.began.Record, h.release)}, Concurrency: concurrency,
 		Topology: jsutil.TopologyOptions{Replicas: h.cfg.Replicas}, Logger: h.log})
 	if err != nil {
 		return err
