@@ -21,13 +21,14 @@ type Job struct {
 	Checkpoints int    `json:"checkpoints,omitempty"` // how many it saves, of 1 KB each
 	Deltas      int    `json:"deltas,omitempty"`      // how many pieces of text, each the time at which it was written
 	PauseMS     int64  `json:"pause_ms,omitempty"`    // before each delta
+	WaitMS      int64  `json:"wait_ms,omitempty"`     // before the first one
 	HoldMS      int64  `json:"hold_ms,omitempty"`     // how long it waits before it ends, as one does for a model
 	Padding     string `json:"padding,omitempty"`     // makes the submission as large as is wanted
 }
 
 // schema is a plain one: who submits is told of misfits, and pays for the look.
 const schema = `{"type":"object","properties":{"sent":{"type":"integer"},"events":{"type":"integer"},"checkpoints":{"type":"integer"},` +
-	`"deltas":{"type":"integer"},"pause_ms":{"type":"integer"},"hold_ms":{"type":"integer"},"padding":{"type":"string"}},"additionalProperties":false}`
+	`"deltas":{"type":"integer"},"pause_ms":{"type":"integer"},"wait_ms":{"type":"integer"},"hold_ms":{"type":"integer"},"padding":{"type":"string"}},"additionalProperties":false}`
 
 const (
 	eventBytes      = 100
@@ -60,6 +61,9 @@ func Agent(key string, began func(time.Duration), released <-chan struct{}) agen
 				if err := run.Checkpoint(ctx, state); err != nil {
 					return agent.Result{}, err
 				}
+			}
+			if err := pause(ctx, time.Duration(job.WaitMS)*time.Millisecond); err != nil {
+				return agent.Result{}, err
 			}
 			for range job.Deltas {
 				if err := pause(ctx, time.Duration(job.PauseMS)*time.Millisecond); err != nil {

@@ -75,8 +75,12 @@ func executing(ctx context.Context, s *stage, o options, note noteFunc) error {
 	}
 	note("worker's memory for each", (busy-idle)/float64(n), "B")
 	note("worker's goroutines for each", (many.Goroutines-few.Goroutines)/float64(n), "")
+	alone, err := residentBytes(s.brokers[0].PID())
+	if err != nil {
+		return err
+	}
 	for _, followers := range []int{o.scaled(1_000), o.scaled(10_000)} {
-		if err := s.followMany(ctx, ids[:min(followers, len(ids))], note); err != nil {
+		if err := s.followMany(ctx, ids[:min(followers, len(ids))], alone, note); err != nil {
 			return err
 		}
 	}
@@ -123,18 +127,14 @@ func (s *stage) watchQuiet(ctx context.Context, note noteFunc) error {
 
 // followMany follows runs, each by a follower of its own, and measures what
 // they cost and how a delta fares beside them: one that one follower sees, and
-// one that all of them see.
-func (s *stage) followMany(ctx context.Context, ids []string, note noteFunc) (err error) {
+// one that all of them see. The broker's memory without any is alone.
+func (s *stage) followMany(ctx context.Context, ids []string, alone float64, note noteFunc) (err error) {
 	clients, hangUp, err := s.followers()
 	defer hangUp()
 	if err != nil {
 		return err
 	}
 	name := fmt.Sprintf("%d followers", len(ids))
-	idle, err := residentBytes(s.brokers[0].PID())
-	if err != nil {
-		return err
-	}
 	begun := time.Now()
 	each, err := followAll(ctx, clients, ids, func(runlog.Entry) {})
 	if err != nil {
@@ -147,7 +147,7 @@ func (s *stage) followMany(ctx context.Context, ids []string, note noteFunc) (er
 	note(name+", one of each run: delta → follower of another run, p50", q.P50, "ms")
 	note(name+", one of each run: delta → follower of another run, p99", q.P99, "ms")
 	busy, err2 := residentBytes(s.brokers[0].PID())
-	note(name+": broker's memory for each", (busy-idle)/float64(len(ids)), "B")
+	note(name+": broker's memory for each", (busy-alone)/float64(len(ids)), "B")
 	if err = errors.Join(err, err2, each.stop()); err != nil {
 		return err
 	}
@@ -156,7 +156,9 @@ func (s *stage) followMany(ctx context.Context, ids []string, note noteFunc) (er
 
 // fanOut has many followers of one run that writes deltas.
 func (s *stage) fanOut(ctx context.Context, clients []*client.Client, n int, name string, note noteFunc) error {
-	sub, err := bench.Submission(agentKey, bench.Job{Deltas: 30, PauseMS: 200}, smallJob)
+	// It waits until all follow, and writes no faster than one process with that many can read.
+	job := bench.Job{Deltas: 20, PauseMS: max(200, int64(n)/10), WaitMS: 1000 + 3*int64(n)}
+	sub, err := bench.Submission(agentKey, job, smallJob)
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func (s *stage) fanOut(ctx context.Context, clients []*client.Client, n int, nam
 	mu.Lock()
 	live = time.Now()
 	mu.Unlock()
-	err = cluster.WaitFor(ctx, answerTime, "all followers to see the end", func() bool {
+	err = cluster.WaitFor(ctx, 2*time.Minute, "all followers to see the end", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return ended == n || failed != nil
