@@ -18,8 +18,8 @@ import (
 	"longhaul/pkg/contracts"
 )
 
-// Agent is one kind of job. Its functions are called from many goroutines, one
-// per run.
+// Agent is one kind of job. New makes one of a function. Its functions are
+// called from many goroutines, one per run.
 type Agent struct {
 	// Key routes runs to it: 1 to 63 of a-z, 0-9, _ and -.
 	Key string
@@ -40,6 +40,28 @@ type Agent struct {
 
 	// OnError, if set, classifies an error of Run; nil leaves it to the default.
 	OnError func(ctx context.Context, run *Run, err error) *contracts.ErrorInfo
+}
+
+// New makes an agent of a function from its input to its result. The schema of
+// its params is derived from P, and dispatchers reject what does not satisfy it
+// (see SchemaFor, which panics if it cannot). R is encoded as JSON and is the
+// final output; an R that is Result is the whole result. What else an Agent may
+// have is set afterwards.
+func New[P, R any](key, description string, do func(ctx context.Context, run *Run, params P) (R, error)) Agent {
+	return Agent{Key: key, Description: description, InputSchema: SchemaFor[P](), Run: func(ctx context.Context, run *Run) (Result, error) {
+		params, err := Params[P](run)
+		if err != nil {
+			return Result{}, err
+		}
+		output, err := do(ctx, run, params)
+		if err != nil {
+			return Result{}, err
+		}
+		if whole, ok := any(output).(Result); ok {
+			return whole, nil
+		}
+		return Result{FinalOutput: output}, nil
+	}}
 }
 
 // Check reports what is wrong with the agent's definition.

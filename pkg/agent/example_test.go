@@ -16,20 +16,13 @@ type shoutParams struct {
 	Times int    `json:"times,omitempty"`
 }
 
-// An agent with its input as a Go type: the schema is registered with it, and
-// a submission that does not satisfy it is rejected before a worker sees it.
-func ExampleParams() {
-	shout := agent.Agent{
-		Key:         "shout",
-		InputSchema: agent.SchemaFor[shoutParams](),
-		Run: func(_ context.Context, run *agent.Run) (agent.Result, error) {
-			p, err := agent.Params[shoutParams](run)
-			if err != nil {
-				return agent.Result{}, err
-			}
-			return agent.Result{FinalOutput: strings.Repeat(strings.ToUpper(p.Text)+"!", max(p.Times, 1))}, nil
-		},
-	}
+// An agent is a function from its input to its result. The schema of the input
+// is registered with it, and a submission that does not satisfy it is rejected
+// before a worker sees it.
+func ExampleNew() {
+	shout := agent.New("shout", "Says it louder.", func(_ context.Context, _ *agent.Run, p shoutParams) (string, error) {
+		return strings.Repeat(strings.ToUpper(p.Text)+"!", max(p.Times, 1)), nil
+	})
 
 	end := agenttest.New(shout, agenttest.Params(shoutParams{Text: "hello", Times: 2})).Run(context.Background())
 	fmt.Println(end.Status, string(end.FinalOutput))

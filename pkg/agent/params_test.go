@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -64,5 +65,33 @@ func TestCheckLooksAtTheSchema(t *testing.T) {
 		if err := a.Check(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "input_schema: ") {
 			t.Errorf("%s: %v", schema, err)
 		}
+	}
+}
+
+// An agent made of a function has its params checked and its result encoded.
+func TestNew(t *testing.T) {
+	type in struct {
+		N int `json:"n"`
+	}
+	half := agent.New("half", "", func(_ context.Context, _ *agent.Run, p in) (map[string]int, error) {
+		if p.N%2 != 0 {
+			return nil, agent.Permanent(errors.New("odd"))
+		}
+		return map[string]int{"half": p.N / 2}, nil
+	})
+	if o := agenttest.New(half, agenttest.Params(in{N: 4})).Run(t.Context()); string(o.FinalOutput) != `{"half":2}` {
+		t.Errorf("%s: %s", o.Status, o.FinalOutput)
+	}
+	if o := agenttest.New(half, agenttest.Params(in{N: 3})).Run(t.Context()); o.Status != contracts.StatusFailed || o.Error.Message != "odd" || o.FinalOutput != nil {
+		t.Errorf("%s: %+v", o.Status, o)
+	}
+	if o := agenttest.New(half, contracts.Submission{}).Run(t.Context()); o.Status != contracts.StatusRejected {
+		t.Errorf("without params: %s", o.Status)
+	}
+	talks := agent.New("talks", "", func(context.Context, *agent.Run, struct{}) (agent.Result, error) {
+		return agent.Result{FinalOutput: 1, FinalMessages: []contracts.Message{contracts.Text("assistant", "hi")}}, nil
+	})
+	if o := agenttest.New(talks, contracts.Submission{}).Run(t.Context()); string(o.FinalOutput) != "1" || len(o.FinalMessages) != 1 {
+		t.Errorf("a whole result: %s, %+v", o.Status, o.Succeeded)
 	}
 }

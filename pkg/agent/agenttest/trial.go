@@ -212,6 +212,18 @@ func (t *Trial) Signal(name string, payload any) error {
 	return t.append(contracts.Signalled{Name: name, Payload: raw, By: "trial"}.Draft(t.head))
 }
 
+// WaitsFor returns the name of the signal that the run waits for, "" if it waits for none.
+func (t *Trial) WaitsFor() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.head.WaitsFor
+}
+
+// Confirm answers for a call of a tool that asks first, by the call's id, as Signal gives a signal.
+func (t *Trial) Confirm(callID string, answer contracts.Confirmation) error {
+	return t.Signal(contracts.ConfirmSignal(callID), answer)
+}
+
 // Redrive begins a new round of a run that failed, timed out or was cancelled.
 func (t *Trial) Redrive(fromStart bool) error {
 	t.mu.Lock()

@@ -76,6 +76,7 @@ func Call(id, name, arguments string) contracts.ToolCall {
 type Server struct {
 	URL string
 
+	web    *httptest.Server
 	script func(Request) Reply
 	key    string
 
@@ -90,14 +91,24 @@ type Server struct {
 // do. It ends with the test.
 func Start(t testing.TB, key string, script func(Request) Reply) *Server {
 	t.Helper()
-	s := &Server{script: script, key: key, finished: map[int]int{}}
-	web := httptest.NewServer(http.HandlerFunc(s.serve))
-	t.Cleanup(func() {
-		web.CloseClientConnections() // of a hold that nobody releases
-		web.Close()
-	})
-	s.URL = web.URL + "/v1"
+	s := New(key, script)
+	t.Cleanup(s.Close)
 	return s
+}
+
+// New is Start outside of a test, for a program that is to show itself where
+// there is no model: its caller calls Close.
+func New(key string, script func(Request) Reply) *Server {
+	s := &Server{script: script, key: key, finished: map[int]int{}}
+	s.web = httptest.NewServer(http.HandlerFunc(s.serve))
+	s.URL = s.web.URL + "/v1"
+	return s
+}
+
+// Close ends the model, answers that are under way included.
+func (s *Server) Close() {
+	s.web.CloseClientConnections() // of a hold that nobody releases
+	s.web.Close()
 }
 
 // Requests returns every call so far.

@@ -20,6 +20,7 @@ const maxAnswer = 256 << 10
 // an index for each call.
 type answer struct {
 	run    *agent.Run
+	whole  bool // it is not streamed
 	text   strings.Builder
 	calls  []*call
 	finish string
@@ -60,6 +61,9 @@ func (a *answer) add(chunk openai.ChatCompletionChunk) error {
 			continue
 		}
 		a.text.WriteString(text)
+		if a.whole {
+			continue
+		}
 		if err := a.run.Delta(text); err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ func newHTTPClient() *http.Client {
 
 // ask has the model make its n-th turn. What it streams is emitted as it comes,
 // the whole message when it is there.
-func (c *chat) ask(ctx context.Context, run *agent.Run, p Params, tools *agent.Tools, talk conversation, n int) (turn, error) {
+func (c *chat) ask(ctx context.Context, run *agent.Run, p Params, tools *agent.Tools, talk *conversation, n int) (turn, error) {
 	key, err := c.cfg.APIKey.Read()
 	if err != nil {
 		return turn{}, fmt.Errorf("api_key: %w", err) // a file may come back
@@ -51,7 +51,7 @@ func (c *chat) ask(ctx context.Context, run *agent.Run, p Params, tools *agent.T
 	service := openai.NewChatCompletionService() // nothing of the process's environment
 	stream := service.NewStreaming(within, c.request(p, tools, talk), options...)
 	defer func() { _ = stream.Close() }()
-	a := &answer{run: run}
+	a := &answer{run: run, whole: talk.name != ""}
 	for stream.Next() {
 		if err := a.add(stream.Current()); err != nil {
 			return turn{}, err
@@ -100,7 +100,7 @@ func (c *chat) options(key string) []option.RequestOption {
 
 // request is the body. Messages and tools go as they are: they are in the form
 // of the protocol already.
-func (c *chat) request(p Params, tools *agent.Tools, talk conversation) openai.ChatCompletionNewParams {
+func (c *chat) request(p Params, tools *agent.Tools, talk *conversation) openai.ChatCompletionNewParams {
 	body := openai.ChatCompletionNewParams{Model: p.Model, Stop: openai.ChatCompletionNewParamsStopUnion{OfStringArray: p.Stop}}
 	if c.cfg.System != "" {
 		body.Messages = append(body.Messages, openai.SystemMessage(c.cfg.System))

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -40,31 +41,44 @@ func (c *chat) run(ctx context.Context, run *agent.Run) (agent.Result, error) {
 	if len(run.Messages) == 0 {
 		return agent.Result{}, remote.Fail(TypeNoMessages, false, "input.messages: at least one is needed")
 	}
-	tools, err := c.tools(ctx)
+	talk := conversation{messages: run.Messages}
+	last, err := c.talk(ctx, run, params, &talk)
+	if err == nil {
+		err = last.fault()
+	}
 	if err != nil {
 		return agent.Result{}, err
 	}
-	talk := conversation{messages: run.Messages}
-	for n := 1; n <= *params.MaxTurns; n++ {
-		said, err := agent.Step(ctx, run, fmt.Sprintf("model:%d", n), func(ctx context.Context) (turn, error) {
-			return c.ask(ctx, run, params, tools, talk, n)
+	return agent.Result{FinalOutput: last.Message.Text(), FinalMessages: talk.final()}, nil
+}
+
+// talk has the model make its turns, and makes the calls that it asks for, until
+// it asks for none. It returns the last turn.
+func (c *chat) talk(ctx context.Context, run *agent.Run, p Params, talk *conversation) (turn, error) {
+	tools, err := c.tools(ctx)
+	if err != nil {
+		return turn{}, err
+	}
+	for n := 1; n <= *p.MaxTurns; n++ {
+		said, err := agent.Step(ctx, run, fmt.Sprintf("%s:%d", cmp.Or(talk.name, "model"), n), func(ctx context.Context) (turn, error) {
+			return c.ask(ctx, run, p, tools, talk, n)
 		})
 		if err != nil {
-			return agent.Result{}, err
+			return turn{}, err
 		}
 		talk.add(said.Message)
 		if len(said.Message.ToolCalls) == 0 {
-			return talk.result(said)
+			return said, nil
 		}
 		for _, call := range said.Message.ToolCalls { // in the model's order: one may rest on another
 			answer, err := tools.Call(ctx, run, call)
 			if err != nil {
-				return agent.Result{}, err
+				return turn{}, err
 			}
 			talk.add(answer)
 		}
 	}
-	return agent.Result{}, remote.Fail(TypeTooManyTurns, false, "the model has not come to an end within %d turns", *params.MaxTurns)
+	return turn{}, remote.Fail(TypeTooManyTurns, false, "the model has not come to an end within %d turns", *p.MaxTurns)
 }
 
 // tools are those of the configuration and what there is besides at the moment.
@@ -94,7 +108,10 @@ type turn struct {
 }
 
 // conversation is what was said so far, the input included.
-type conversation struct{ messages []contracts.Message }
+type conversation struct {
+	name     string // of one of the run's talks; empty if it is the run
+	messages []contracts.Message
+}
 
 // add appends, and leaves the input's own slice alone.
 func (t *conversation) add(m contracts.Message) {
@@ -105,8 +122,8 @@ func (t *conversation) add(m contracts.Message) {
 const maxCallID = 50
 
 // nameCalls gives the calls of the n-th turn ids that tell them from all others
-// of the conversation: they are remembered by them, and some endpoints give
-// none, or the same ones in each turn.
+// of the run: they are remembered by them, and some endpoints give none, or the
+// same ones in each turn.
 func (t *conversation) nameCalls(calls []contracts.ToolCall, n int) {
 	taken := map[string]bool{"": true}
 	for _, m := range t.messages {
@@ -116,8 +133,8 @@ func (t *conversation) nameCalls(calls []contracts.ToolCall, n int) {
 	}
 	for i := range calls {
 		id := calls[i].ID
-		if taken[id] || len(id) > maxCallID || strings.ContainsFunc(id, unicode.IsControl) {
-			id = fmt.Sprintf("call_%d_%d", n, i+1)
+		if t.name != "" || taken[id] || len(id) > maxCallID || strings.ContainsFunc(id, unicode.IsControl) {
+			id = fmt.Sprintf("%s_%d_%d", cmp.Or(t.name, "call"), n, i+1)
 			for taken[id] {
 				id += "x"
 			}
@@ -130,15 +147,15 @@ func (t *conversation) nameCalls(calls []contracts.ToolCall, n int) {
 // they are one event.
 const maxFinalMessages = 400 << 10
 
-// result is what the run comes to with the model's last words.
-func (t *conversation) result(last turn) (agent.Result, error) {
-	switch last.Finish {
+// fault says why the model's last words are not what was asked for.
+func (t turn) fault() error {
+	switch t.Finish {
 	case "length":
-		return agent.Result{}, remote.Fail(TypeTruncated, false, "the answer was cut off at its longest: raise max_tokens, or ask for less")
+		return remote.Fail(TypeTruncated, false, "the answer was cut off at its longest: raise max_tokens, or ask for less")
 	case "content_filter":
-		return agent.Result{}, remote.Fail(TypeFiltered, false, "the endpoint has held the answer back for its content")
+		return remote.Fail(TypeFiltered, false, "the endpoint has held the answer back for its content")
 	}
-	return agent.Result{FinalOutput: last.Message.Text(), FinalMessages: t.final()}, nil
+	return nil
 }
 
 // final is the whole conversation, with answers of tools cut short if it is too

@@ -1,7 +1,8 @@
 // Package chat is an agent that lets a model work: it sends the run's messages
 // to any endpoint that speaks the OpenAI chat completions protocol, streams the
 // answer, makes the calls of tools that the model asks for, and goes on until
-// the model has nothing more to ask.
+// the model has nothing more to ask. Model does the same as a part of an agent of
+// one's own.
 //
 // Each turn of the model and each call of a tool is a step of the run
 // (agent.Step). What is in the log is never paid for again: not after an error
@@ -101,6 +102,15 @@ const (
 // New returns a chat agent. Its error lists every fault of the configuration,
 // each as a contracts.Fault.
 func New(cfg Config) (agent.Agent, error) {
+	c, err := build(cfg)
+	if err != nil {
+		return agent.Agent{}, fmt.Errorf("chat agent %s: %w", cfg.Key, err)
+	}
+	return agent.Agent{Key: cfg.Key, Description: c.cfg.Description, InputSchema: c.cfg.InputSchema, Run: c.run, OnError: OnError}, nil
+}
+
+// build fills in what cfg leaves out, and checks it.
+func build(cfg Config) (chat, error) {
 	cfg.BaseURL = cmp.Or(cfg.BaseURL, defaultBaseURL)
 	cfg.MaxTurns = cmp.Or(cfg.MaxTurns, defaultMaxTurns)
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, defaultIdle)
@@ -109,10 +119,9 @@ func New(cfg Config) (agent.Agent, error) {
 		cfg.InputSchema = cfg.schema()
 	}
 	if faults := cfg.check(); len(faults) > 0 {
-		return agent.Agent{}, fmt.Errorf("chat agent %s: %w", cfg.Key, faults)
+		return chat{}, faults
 	}
-	c := &chat{cfg: cfg, http: newHTTPClient()}
-	return agent.Agent{Key: cfg.Key, Description: cfg.Description, InputSchema: cfg.InputSchema, Run: c.run, OnError: remote.Classify}, nil
+	return chat{cfg: cfg, http: newHTTPClient()}, nil
 }
 
 func (cfg Config) check() contracts.Faults {
@@ -178,9 +187,7 @@ func (cfg Config) params(run *agent.Run) (Params, error) {
 	p := cfg.Params
 	p.Model, p.Stop = cmp.Or(p.Model, cfg.Model), slices.Clone(p.Stop) // decoded into, below
 	p.Temperature, p.TopP, p.MaxTokens, p.Seed = clone(p.Temperature), clone(p.TopP), clone(p.MaxTokens), clone(p.Seed)
-	if p.MaxTurns = clone(p.MaxTurns); p.MaxTurns == nil {
-		p.MaxTurns = &cfg.MaxTurns
-	}
+	p.MaxTurns = or(p.MaxTurns, cfg.MaxTurns)
 	// An input schema of one's own may admit more than there is here.
 	if raw := run.Submission.Input.Params; len(raw) > 0 {
 		if err := json.Unmarshal(raw, &p); err != nil {
@@ -188,6 +195,14 @@ func (cfg Config) params(run *agent.Run) (Params, error) {
 		}
 	}
 	return p, nil
+}
+
+// or is a copy of *p, or v.
+func or[T any](p *T, v T) *T {
+	if p == nil {
+		return &v
+	}
+	return clone(p)
 }
 
 func clone[T any](p *T) *T {
