@@ -159,6 +159,8 @@ func laterSummary(e contracts.Event) string {
 	case contracts.TypeMessage:
 		p := &contracts.Message{}
 		into, say = p, func() string { return messageWords(*p) }
+	case contracts.TypeToolCall, contracts.TypeToolResult:
+		return toolWords(e)
 	case contracts.TypeDelta:
 		p := &contracts.Delta{}
 		into, say = p, func() string { return p.Text }
@@ -230,6 +232,20 @@ func messageWords(m contracts.Message) string {
 		s += " " + call.Function.Name + "(" + call.Function.Arguments + ")"
 	}
 	return strings.TrimSpace(s)
+}
+
+// toolWords says what tool was called, or what it answered, if the payload has
+// the form that agent.Tools gives it; a program may give it any other.
+func toolWords(e contracts.Event) string {
+	var call contracts.ToolCall
+	var answer contracts.Message
+	switch {
+	case e.Type == contracts.TypeToolCall && json.Unmarshal(e.Payload, &call) == nil && call.Function.Name != "":
+		return callWords(call)
+	case e.Type == contracts.TypeToolResult && json.Unmarshal(e.Payload, &answer) == nil && answer.Text() != "":
+		return answer.Text()
+	}
+	return string(e.Payload)
 }
 
 // valueWords shows a value of an agent's: a string as its text, anything else as JSON.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"bytes"
 	"flag"
 	"os"
@@ -206,5 +207,20 @@ func TestTableAlignsColours(t *testing.T) {
 	want := "\x1b[2mA\x1b[0m     \x1b[2mB\x1b[0m\n\x1b[31mx\x1b[0m     1\nlong  \x1b[31mtimed out\x1b[0m\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// What agent.Tools emits is shown in words, any other form as it is.
+func TestToolWords(t *testing.T) {
+	for payload, want := range map[string]string{
+		`tool.call {"id":"a","type":"function","function":{"name":"search","arguments":"{\"words\":\"sea\"}"}}`: `search({"words":"sea"})`,
+		`tool.result {"role":"tool","content":"found","tool_call_id":"a"}`:                                      "found",
+		`tool.call {"name":"fetch"}`: `{"name":"fetch"}`,
+		`tool.result [1]`:            `[1]`,
+	} {
+		kind, body, _ := strings.Cut(payload, " ")
+		if got := summary(contracts.Event{Type: contracts.EventType(kind), Payload: json.RawMessage(body)}, console{}); got != want {
+			t.Errorf("%s: %q, want %q", payload, got, want)
+		}
 	}
 }
