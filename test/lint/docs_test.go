@@ -60,16 +60,18 @@ func TestDocsNameWhatExists(t *testing.T) {
 func TestLinksResolve(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	pages := []string{"README.md", "CHANGELOG.md"}
-	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ fs.DirEntry, err error) error {
-		if filepath.Ext(path) == ".md" {
-			rel, relErr := filepath.Rel(root, path)
-			pages = append(pages, rel)
-			return relErr
+	for _, dir := range []string{"docs", "examples"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if filepath.Ext(path) == ".md" {
+				rel, relErr := filepath.Rel(root, path)
+				pages = append(pages, rel)
+				return relErr
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for _, page := range pages {
 		text, err := os.ReadFile(filepath.Join(root, page))

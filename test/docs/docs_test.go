@@ -1,0 +1,17 @@
+package docs
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+// The examples' pages are for the root of a clone.
+func TestExamples(t *testing.T) {
+	for _, name := range []string{"research", "tally", "pipeline"} {
+		t.Run(name, func(t *testing.T) {
+			if err := follow(t, filepath.Join("../../examples", name, "README.md"), filepath.Join(home, "longhaul")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
