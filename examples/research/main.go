@@ -22,9 +22,7 @@ func main() {
 	cfg := chat.Config{Model: *model, BaseURL: *endpoint}
 	switch {
 	case *model == "":
-		standIn := startStandIn()
-		defer standIn.Close()
-		cfg.Model, cfg.BaseURL = "stand-in", standIn.URL
+		cfg.Model, cfg.BaseURL = "stand-in", startStandIn().URL // it ends with the program
 	case os.Getenv("OPENAI_API_KEY") != "": // a server of one's own may need none
 		cfg.APIKey = chat.Secret{Env: "OPENAI_API_KEY"}
 	}

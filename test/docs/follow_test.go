@@ -103,7 +103,7 @@ func (w *walk) enter(b block) (err error) {
 func (w *walk) write(b block) error {
 	name, ok := b.file()
 	if !ok {
-		return fmt.Errorf("line %d: this block is neither commands nor a file: the paragraph before it does not end with a name, `like this`:", b.line)
+		return fmt.Errorf("line %d: this block is neither commands nor a file: the paragraph before it has no name for it at its end", b.line)
 	}
 	if err := w.enter(b); err != nil {
 		return err

@@ -41,7 +41,7 @@ func openTerminal(dir string, env []string) (*terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer script.Close()
+	defer func() { _ = script.Close() }()
 	t := &terminal{keys: keys, ended: make(chan struct{}), more: make(chan struct{}), dir: dir}
 	t.cmd = exec.Command("bash", "--noprofile", "--norc", "/dev/fd/3")
 	t.cmd.Dir, t.cmd.Env, t.cmd.ExtraFiles = dir, env, []*os.File{script}
