@@ -10,7 +10,7 @@ import (
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin/chat"
-	"longhaul/services/worker"
+	"longhaul/pkg/host"
 )
 
 func main() {
@@ -31,5 +31,5 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	worker.Main(worker.Config{Agents: []agent.Agent{research}})
+	host.Main(host.Config{Agents: []agent.Agent{research}})
 }

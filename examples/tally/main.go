@@ -4,9 +4,9 @@ package main
 
 import (
 	"longhaul/pkg/agent"
-	"longhaul/services/worker"
+	"longhaul/pkg/host"
 )
 
 func main() {
-	worker.Main(worker.Config{Agents: []agent.Agent{tally}, Concurrency: 4})
+	host.Main(host.Config{Agents: []agent.Agent{tally}, Concurrency: 4})
 }

@@ -1,0 +1,55 @@
+// Package host is the main function of a program that hosts agents of its own.
+package host
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"longhaul/pkg/jsutil"
+	"longhaul/services/worker"
+)
+
+// Config is a worker's configuration: Agents is all that is required.
+type Config = worker.Config
+
+// Main hosts the agents of cfg. It connects to the broker that LONGHAUL_NATS,
+// LONGHAUL_CONTEXT and LONGHAUL_CREDS name, as the longhaul command does, the
+// one on this machine unless told, and executes runs until SIGINT or SIGTERM,
+// when it drains. A second signal ends the program at once. What is wrong is
+// printed, and the exit code is 1.
+func Main(cfg Config) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	if err := run(ctx, cfg); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, cfg Config) error {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	nc, err := jsutil.Connect(jsutil.ConnectConfig{
+		URL: os.Getenv("LONGHAUL_NATS"), Context: os.Getenv("LONGHAUL_CONTEXT"), Creds: os.Getenv("LONGHAUL_CREDS"),
+		Name: "longhaul worker", Retry: true, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	w, err := worker.New(nc, cfg)
+	if err != nil {
+		return err
+	}
+	err = w.Run(ctx)
+	if nc.IsConnected() {
+		_ = nc.FlushTimeout(2 * time.Second) // what was not said by then, the log will tell
+	}
+	return err
+}
