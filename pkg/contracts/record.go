@@ -3,6 +3,7 @@ package contracts
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -30,6 +31,32 @@ type StatusRecord struct {
 	// the run and in RUNS_LOG. A record only ever gives way to a later one.
 	Seq         uint64 `json:"seq"`
 	LogSequence uint64 `json:"log_sequence"`
+}
+
+// DecodeSummary reads what a list is made of out of an encoded StatusRecord: the
+// agent, the status, who holds the run and since where, its conversation,
+// metadata and times. The rest is left zero.
+func DecodeSummary(data []byte) (StatusRecord, error) {
+	const levels = 2 // record, metadata
+	d := open(data, levels)
+	d.lenient = true
+	var r StatusRecord
+	d.object(0, []field{
+		{"agent_key", optional, func(n int32) { r.AgentKey = d.str(n, nil) }},
+		{"status", required, func(n int32) { r.Status = Status(d.str(n, checkStatus)) }},
+		{"worker_id", optional, func(n int32) { r.WorkerID = d.str(n, nil) }},
+		{"not_before", optional, func(n int32) { r.NotBefore = d.instant(n) }},
+		{"conversation_id", optional, func(n int32) { r.ConversationID = d.str(n, nil) }},
+		{"metadata", optional, func(n int32) { r.Metadata = d.metadata(n) }},
+		{"created_at", required, func(n int32) { r.CreatedAt = d.instant(n) }},
+		{"finished_at", optional, func(n int32) { r.FinishedAt = d.instant(n) }},
+		{"started_sequence", optional, func(n int32) { r.StartedSequence = d.integer(n, 0, math.MaxUint64) }},
+		{"log_sequence", required, func(n int32) { r.LogSequence = d.integer(n, 1, math.MaxUint64) }},
+	})
+	if f := d.list(); f != nil {
+		return StatusRecord{}, fmt.Errorf("decode a status record: %w", f)
+	}
+	return r, nil
 }
 
 // Project folds one event of a run into its record; sequence is the event's in

@@ -145,3 +145,36 @@ func TestProjectFoldsTheEnvelopeOfABadPayload(t *testing.T) {
 		}
 	}
 }
+
+// What lists read of a record is what stands in it.
+func TestDecodeSummary(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 123_456_000, time.UTC)
+	rec := StatusRecord{
+		RunID: "0198c0de-7a11-7abc-8def-0123456789ab", Position: Position{
+			AgentKey: "echo", Priority: PriorityHigh, Status: StatusRunning, Epoch: 2, Attempt: 1, MaxAttempts: 3, WorkerID: "w-1",
+			Checkpoint: &CheckpointRef{N: 1, Epoch: 1, Revision: 9}, NotBefore: at, Usage: Usage{InputTokens: 5},
+		},
+		ConversationID: "c", IdempotencyKey: "k", Metadata: map[string]string{"a": "b", "\"": "\n"}, CreatedAt: at, StartedAt: at,
+		FinishedAt: at.Add(time.Second), StartedSequence: 7, UpdatedAt: at, Seq: 3, LogSequence: 8,
+	}
+	data, err := Encode(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeSummary(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := StatusRecord{
+		Position: Position{AgentKey: "echo", Status: StatusRunning, WorkerID: "w-1", NotBefore: at}, ConversationID: "c",
+		Metadata: rec.Metadata, CreatedAt: at, FinishedAt: rec.FinishedAt, StartedSequence: 7, LogSequence: 8,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for _, bad := range []string{"", "{", "{}", `{"status":"odd","created_at":"2026-11-22T10:00:00Z","log_sequence":1}`} {
+		if got, err := DecodeSummary([]byte(bad)); err == nil {
+			t.Errorf("%q was read as %+v", bad, got)
+		}
+	}
+}

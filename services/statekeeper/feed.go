@@ -2,7 +2,6 @@ package statekeeper
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -90,9 +89,9 @@ func (f *feed) take(m jetstream.Msg) {
 		f.logger.Warn("a status key names no run", "subject", m.Subject())
 		return
 	}
-	var s summary
+	var s contracts.StatusRecord
 	if m.Headers().Get(kvOperation) == "" {
-		if err := json.Unmarshal(m.Data(), &s); err != nil {
+		if s, err = contracts.DecodeSummary(m.Data()); err != nil {
 			f.logger.Warn("a status record cannot be decoded, its run is not listed", "run_id", id.String(), "error", err)
 		}
 	}

@@ -74,23 +74,9 @@ func older(a, b *indexed) bool {
 	return bytes.Compare(a.id[:], b.id[:]) < 0
 }
 
-// summary is the part of a status record that the index keeps.
-type summary struct {
-	AgentKey        string            `json:"agent_key"`
-	Status          contracts.Status  `json:"status"`
-	StartedSequence uint64            `json:"started_sequence"`
-	LogSequence     uint64            `json:"log_sequence"`
-	NotBefore       time.Time         `json:"not_before"`
-	WorkerID        string            `json:"worker_id"`
-	ConversationID  string            `json:"conversation_id"`
-	Metadata        map[string]string `json:"metadata"`
-	CreatedAt       time.Time         `json:"created_at"`
-	FinishedAt      time.Time         `json:"finished_at"`
-}
-
-// set puts a run in, or in another state. A record with an unknown status,
-// as of one that was deleted or written by hand, takes it out.
-func (x *index) set(id uuid.UUID, s summary) {
+// set puts a run in, or in another state; s need hold no more than
+// contracts.DecodeSummary reads. One without a valid status takes it out.
+func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
 	r := &indexed{
 		id: id, created: s.CreatedAt.UnixNano(), conv: unique.Make(s.ConversationID),
 		class: class{unique.Make(s.AgentKey), unique.Make(string(s.Status))},

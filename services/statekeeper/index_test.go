@@ -13,13 +13,16 @@ import (
 )
 
 // typical is a run as an index of many would hold it.
-func typical(i int, base time.Time) (uuid.UUID, summary) {
+func typical(i int, base time.Time) (uuid.UUID, contracts.StatusRecord) {
 	statuses := contracts.Statuses()
-	s := summary{
-		AgentKey: fmt.Sprintf("agent-%d", i%7), Status: statuses[i%len(statuses)], StartedSequence: uint64(i + 1), WorkerID: fmt.Sprintf("w-%d", i%50),
-		ConversationID: fmt.Sprintf("conversation-%d", i/10),
-		Metadata:       map[string]string{"user": fmt.Sprintf("user-%d", i%1000), "order": fmt.Sprintf("order-number-%09d", i)},
-		CreatedAt:      base.Add(time.Duration(i) * time.Millisecond),
+	s := contracts.StatusRecord{
+		Position: contracts.Position{
+			AgentKey: fmt.Sprintf("agent-%d", i%7), Status: statuses[i%len(statuses)], WorkerID: fmt.Sprintf("w-%d", i%50),
+		},
+		StartedSequence: uint64(i + 1),
+		ConversationID:  fmt.Sprintf("conversation-%d", i/10),
+		Metadata:        map[string]string{"user": fmt.Sprintf("user-%d", i%1000), "order": fmt.Sprintf("order-number-%09d", i)},
+		CreatedAt:       base.Add(time.Duration(i) * time.Millisecond),
 	}
 	return uuid.Must(uuid.NewV7()), s
 }
@@ -50,9 +53,9 @@ func TestIndexMemory(t *testing.T) {
 }
 
 // model is the index, made plainly.
-type model map[uuid.UUID]summary
+type model map[uuid.UUID]contracts.StatusRecord
 
-func (m model) matches(q contracts.ListRequest, s summary) bool {
+func (m model) matches(q contracts.ListRequest, s contracts.StatusRecord) bool {
 	if len(q.Status) > 0 && s.Status != q.Status[0] || q.AgentKey != "" && s.AgentKey != q.AgentKey ||
 		q.ConversationID != "" && s.ConversationID != q.ConversationID ||
 		s.CreatedAt.Before(q.CreatedAfter) || !q.CreatedBefore.IsZero() && !s.CreatedAt.Before(q.CreatedBefore) {
@@ -82,7 +85,7 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 		switch {
 		case r.IntN(5) == 0:
-			x.set(id, summary{})
+			x.set(id, contracts.StatusRecord{})
 			delete(m, id)
 		default:
 			ids = append(ids, id)
@@ -106,7 +109,7 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 	}
 	for id := range m {
-		x.set(id, summary{})
+		x.set(id, contracts.StatusRecord{})
 	}
 	if len(x.byID)+len(x.counts)+len(x.held)+x.ordered.Len() != 0 {
 		t.Errorf("an emptied index keeps %d runs, %d counts, %d workers, %d places", len(x.byID), len(x.counts), len(x.held), x.ordered.Len())
