@@ -160,8 +160,14 @@ func TestConversationAfterCrashAndMany(t *testing.T) {
 	if got := b.follows(t, first.RunID); got != before.RunID {
 		t.Errorf("it follows %q, want %q", got, before.RunID)
 	}
-	if runs := strings.Fields(b.turns(t)); len(runs) != maxTurns {
+	turns := b.turns(t)
+	if runs := strings.Fields(turns); len(runs) != maxTurns {
 		t.Errorf("%d turns are written down, want %d", len(runs), maxTurns)
+	}
+	b.submit(t, before) // again, when its turn is forgotten: it has a log
+	b.waitEmpty(t)
+	if b.turns(t) != turns {
+		t.Error("who was submitted again has another turn")
 	}
 }
 
@@ -202,6 +208,49 @@ func TestConversationLeavesOutWhoNeverBegins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who has his turn is not rejected when he is taken in again, though a run before
+// him lives again by then.
+func TestConversationDoesNotRejectWhoHasHisTurn(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	first := b.joined(t)
+	b.append(t, first.RunID, queuedDraft(full(first.RunID)), startedDraft("w-1"), failedDraft)
+	second := b.joined(t)
+	b.append(t, first.RunID, contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}})
+	b.start(t, Config{})
+	second.OnConflict = contracts.OnConflictReject
+	b.submit(t, second)
+	b.chain(t, first.RunID, second.RunID)
+}
+
+// A run that was removed, and not taken off, holds up nobody.
+func TestConversationPassesWhoWasRemoved(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	gone, cancelled := contracts.NewRunID(), contracts.NewRunID()
+	b.publish(t, contracts.KVSubject(contracts.BucketRuns, contracts.ConversationKey("c1")), gone+" "+cancelled)
+	b.append(t, cancelled, queuedDraft(full(cancelled)), contracts.Draft{Type: contracts.TypeCancelled})
+	b.start(t, Config{})
+	b.chain(t, b.say(t, "c1", ""))
+}
+
+// A delayed run that was given its turn, and is about to be queued, is waited for.
+func TestConversationWaitsForWhoIsDue(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	due := b.joined(t)
+	due.NotBefore, due.MaxAttempts, due.Priority = time.Now().Add(-time.Second), 1, contracts.PriorityNormal
+	b.append(t, due.RunID, scheduledDraft(due))
+	b.start(t, Config{})
+	next := b.say(t, "c1", "")
+	pause(t.Context(), 5*turnPause) // time to be taken in too early
+	if h := b.head(t, next); h.Seq > 0 {
+		t.Errorf("run %s is %s", next, h.Status)
+	}
+	b.append(t, due.RunID, queuedDraft(full(due.RunID)))
+	b.chain(t, due.RunID, next)
 }
 
 // Whoever was given a turn and has no log for a minute is followed no more.
@@ -348,4 +397,22 @@ func TestConversationOfADelayedRunThatIsRedriven(t *testing.T) {
 	if last := b.say(t, "c1", ""); b.follows(t, last) != delayed.RunID {
 		t.Errorf("the next one follows %q, want %q", b.follows(t, last), delayed.RunID)
 	}
+}
+
+// One that is held up for a moment is not overtaken by who comes next.
+func TestConversationKeepsItsOrderOverATrouble(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	first := b.joined(t)
+	b.start(t, Config{})
+	second := b.say(t, "c1", "")
+	waitFor(t, "the second one to be taken", func() bool {
+		c, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerSubmit)
+		return err == nil && c.CachedInfo().Delivered.Consumer > 0
+	})
+	pause(t.Context(), 2*turnPause) // it is tried by now, and may wait for its next try
+	b.append(t, first.RunID, queuedDraft(full(first.RunID)))
+	third := b.say(t, "c1", "")
+	b.follows(t, third)
+	b.chain(t, first.RunID, second, third)
 }

@@ -62,7 +62,7 @@ func (s *sweeper) expire(ctx context.Context) error {
 	for _, m := range s.fallen(now) {
 		todo <- func() error { return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, m.subject, m.sequence+1) }
 	}
-	limit := maxExpire + s.stay // who stays is not to keep others from being removed
+	limit := s.most + s.stay // who stays is not to keep others from being removed
 	s.stay = 0
 	for _, id := range s.feed.current().expired(before, limit) {
 		todo <- func() error {

@@ -83,8 +83,8 @@ func TestConversationsAreForgotten(t *testing.T) {
 	key := contracts.ConversationKey("c1")
 	left := func() string {
 		m, err := jsutil.GetFromLeader(t.Context(), b.NC, contracts.StreamRuns, jsutil.GetRequest{LastFor: contracts.KVSubject(contracts.BucketRuns, key)})
-		if err != nil {
-			return ""
+		if errors.Is(err, jsutil.ErrNotFound) {
+			return "none"
 		}
 		return string(m.Data)
 	}
@@ -107,7 +107,7 @@ func TestConversationsAreForgotten(t *testing.T) {
 			t.Fatalf("the conversation became %q, want %q", left(), want)
 		}
 	}
-	remove(play(started("w-1", ""), succeeded()).RunID, "") // of one that is forgotten
+	remove(play(started("w-1", ""), succeeded()).RunID, "none") // of one that is forgotten
 	first, second, third := play(started("w-1", ""), succeeded()), play(contracts.Draft{Type: contracts.TypeCancelled}), play()
 	a, c, all := first.RunID, third.RunID, first.RunID+" "+second.RunID+" "+third.RunID
 	p.kv(key, all)
@@ -127,7 +127,36 @@ func TestConversationsAreForgotten(t *testing.T) {
 	}
 	remove(c, c) // it is live
 	p.record(p.past(third, c, age, contracts.Draft{Type: contracts.TypeFailed}))
-	remove(c, "")
+	remove(c, "none")
+}
+
+// Who stays for those that wait behind him does not keep others from being removed, however many they are.
+func TestRetentionPassesWhoStays(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	const age = 9 * 24 * time.Hour
+	var turns []string
+	for range 2 {
+		id := contracts.NewRunID()
+		at := p.past(runlog.Head{}, id, age, queued(contracts.Submission{RunID: id, ConversationID: "c1"}))
+		p.past(at, id, age, contracts.Draft{Type: contracts.TypeCancelled})
+		turns = append(turns, id)
+	}
+	_, waits := p.submit(contracts.Submission{ConversationID: "c1"})
+	p.putWork(waits)
+	p.kv(contracts.ConversationKey("c1"), strings.Join(append(turns, waits), " "))
+	_, later := p.old(age-time.Hour, "later")
+	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { eager(s); s.retirer.most = 1 })
+	waitFor(t, "the other one to be removed", func() (bool, string) { return k.Stats().Expired > 0, "" })
+	if _, err := p.log.Last(t.Context(), later); !errors.Is(err, jsutil.ErrNotFound) {
+		t.Errorf("it is there: %v", err)
+	}
+	for _, id := range turns {
+		if _, err := p.log.Last(t.Context(), id); err != nil {
+			t.Errorf("run %s: %v", id, err)
+		}
+	}
 }
 
 func TestRetention(t *testing.T) {

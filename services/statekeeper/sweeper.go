@@ -35,6 +35,7 @@ type sweeper struct {
 	task     func(context.Context) error
 	share    time.Duration // how many times a round's duration the next one waits
 	pace     time.Duration // historyInterval but in tests
+	most     int           // maxExpire but in tests
 	cfg      Config
 	steps    []removalStep // of a removal
 
@@ -67,7 +68,7 @@ const (
 func newSweeper(k *Statekeeper) *sweeper {
 	s := &sweeper{
 		api: k.api, js: k.js, acting: k.projector.acting, interval: sweepInterval, lost: lostAge, cfg: k.cfg,
-		pace: historyInterval, share: sweepShare,
+		pace: historyInterval, share: sweepShare, most: maxExpire,
 	}
 	s.task = s.look
 	s.steps = []removalStep{s.leaveConversation, s.settleRound, s.purgeStates, s.purgeKey, s.purgeLog, s.purgeRounds, s.markGone}

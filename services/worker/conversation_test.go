@@ -141,3 +141,13 @@ func TestFollowerOfARunThatTheLeaderDoesNotKnowYet(t *testing.T) {
 		t.Errorf("of a run that was removed: %v, %v, %v", history, turn, err)
 	}
 }
+
+// Who has waited for long is looked at less often, and yet often enough.
+func TestTurnPause(t *testing.T) {
+	for waited, want := range map[time.Duration]time.Duration{-time.Hour: 100 * time.Millisecond, 0: 100 * time.Millisecond,
+		4 * time.Second: 500 * time.Millisecond, time.Hour: 2 * time.Second} {
+		if got := turnPause(waited); got != want {
+			t.Errorf("after %v: %v, want %v", waited, got, want)
+		}
+	}
+}

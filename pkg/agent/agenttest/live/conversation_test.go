@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/agenttest/live"
@@ -56,6 +57,13 @@ func (p *parrot) run(ctx context.Context, run *agent.Run) (agent.Result, error) 
 		return agent.Result{}, errors.New("once more")
 	case word == "quiet":
 		return agent.Result{}, nil
+	case word == "sleep":
+		return agent.Result{}, agent.Sleep(ctx, run, "long", time.Hour)
+	case word == "wait":
+		_, err := agent.Wait(ctx, run, "never", time.Hour)
+		return agent.Result{}, err
+	case strings.HasPrefix(word, "redrive") && run.Epoch == 1:
+		return agent.Result{}, agent.Permanent(errors.New("not in this round"))
 	}
 	answer := contracts.Text(contracts.RoleAssistant, fmt.Sprint(len(run.Messages)))
 	return agent.Result{FinalMessages: append(run.Messages[:len(run.Messages):len(run.Messages)], answer)}, nil
@@ -124,5 +132,94 @@ func TestConversationIsInterrupted(t *testing.T) {
 	defer p.mu.Unlock()
 	if got := fmt.Sprint(p.seen[last]); got != "[a 1 d]" || p.fault != "" {
 		t.Errorf("the last run was given %s; %s", got, p.fault)
+	}
+}
+
+// What is interrupted may be held by nobody: while it sleeps, and while it waits for a signal.
+func TestConversationIsInterruptedWhileNobodyHoldsIt(t *testing.T) {
+	p := newParrot()
+	stage := live.Start(t, agent.Agent{Key: "parrot", Run: p.run})
+	for _, word := range []string{"sleep", "wait"} {
+		first, lies := say(t, stage, word, "a", ""), say(t, stage, word, word, "")
+		for <-p.begun != lies {
+		}
+		for status := contracts.StatusRunning; status != contracts.StatusPending; {
+			head, err := stage.Client.Head(t.Context(), lies)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status = head.Status
+		}
+		last := say(t, stage, word, "b", contracts.OnConflictInterrupt)
+		for id, want := range map[string]contracts.Status{first: contracts.StatusSucceeded, lies: contracts.StatusCancelled, last: contracts.StatusSucceeded} {
+			if o, err := stage.Client.Wait(t.Context(), id); err != nil || o.Status != want {
+				t.Errorf("%s: run %s is %s, want %s, %v", word, id, o.Status, want, err)
+			}
+		}
+		p.mu.Lock()
+		if got := fmt.Sprint(p.seen[last]); got != "[a 1 b]" || p.fault != "" {
+			t.Errorf("%s: the last run was given %s; %s", word, got, p.fault)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// A run that is redriven, in a conversation that has gone on, begins with what it
+// began with; what comes of it is not in what is said next.
+func TestConversationOfARedrivenRun(t *testing.T) {
+	p := newParrot()
+	stage := live.Start(t, agent.Agent{Key: "parrot", Run: p.run})
+	var ids []string
+	wait := func(id string, want contracts.Status) {
+		t.Helper()
+		if o, err := stage.Client.Wait(t.Context(), id); err != nil || o.Status != want {
+			t.Fatalf("run %s is %s, want %s, %v", id, o.Status, want, err)
+		}
+	}
+	for _, word := range []string{"a", "redrive", "b"} {
+		ids = append(ids, say(t, stage, "one", word, ""))
+	}
+	wait(ids[1], contracts.StatusFailed)
+	wait(ids[2], contracts.StatusSucceeded)
+	head, err := stage.Client.Head(t.Context(), ids[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stage.Client.Redrive(t.Context(), ids[1], contracts.RedriveCommand{FromStart: true}); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := stage.Client.WaitFrom(t.Context(), ids[1], head.Seq+1); err != nil || o.Status != contracts.StatusSucceeded {
+		t.Fatalf("the redriven run is %s, %v", o.Status, err)
+	}
+	last := say(t, stage, "one", "c", "")
+	wait(last, contracts.StatusSucceeded)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if got := fmt.Sprint(p.seen[ids[1]]); got != "[a 1 redrive a 1 redrive]" {
+		t.Errorf("the redriven run was given %s", got)
+	}
+	if got := fmt.Sprint(p.seen[last]); got != "[a 1 b 3 c]" {
+		t.Errorf("the last run was given %s", got)
+	}
+}
+
+// Ten turns that are submitted at once come in their order, each after the one before it.
+func TestConversationOfTenTurns(t *testing.T) {
+	p := newParrot()
+	stage := live.Start(t, agent.Agent{Key: "parrot", Run: p.run})
+	var last, want string
+	for i := range 10 {
+		word := string(rune('a' + i))
+		last = say(t, stage, "one", word, "")
+		want += fmt.Sprintf("%s %d ", word, 2*i+1)
+	}
+	o, err := stage.Client.Wait(t.Context(), last)
+	if err != nil || o.Status != contracts.StatusSucceeded {
+		t.Fatal(o.Status, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if got := p.seen[last][0] + " 19 "; got != want || p.fault != "" {
+		t.Errorf("the last one was given %q, want %q; %s", got, want, p.fault)
 	}
 }
