@@ -21,19 +21,23 @@ const (
 
 const defaultConfirmWithin = 24 * time.Hour
 
-// confirm asks for a word on a call and waits for it. It says why the call is
-// not to be made, "" if it is; the error ends the attempt. What was said is
-// remembered, as Wait does.
-func (t *tool) confirm(ctx context.Context, run *Run, call contracts.ToolCall) (refusal string, err error) {
+// ask asks for somebody's word on a call, once.
+func (t *tool) ask(ctx context.Context, run *Run, call contracts.ToolCall) (word, error) {
 	if call.ID == "" {
-		return "", Permanent(errors.New("the call has no id to confirm it by"))
+		return word{}, Permanent(errors.New("the call has no id to confirm it by"))
 	}
 	name := contracts.ConfirmSignal(call.ID)
-	word, err := run.wait(ctx, name, cmp.Or(t.ConfirmWithin, defaultConfirmWithin), func(deadline time.Time) error {
+	return run.await(ctx, name, cmp.Or(t.ConfirmWithin, defaultConfirmWithin), func(deadline time.Time) error {
 		return run.emit(contracts.TypeToolConfirm, contracts.VisibilityUser, contracts.ToolConfirm{
 			Call: call, Signal: name, Deadline: deadline, Otherwise: cmp.Or(string(t.Unanswered), "refuse"),
 		})
 	})
+}
+
+// heard says why the call is not to be made, "" if it is, by what was said; the
+// error ends the attempt. It is remembered, as Wait does.
+func (t *tool) heard(ctx context.Context, run *Run, w word) (refusal string, err error) {
+	word, err := run.hear(ctx, w)
 	switch {
 	case errors.Is(err, ErrSignalTimeout) && t.Unanswered == MakeCall:
 		return "", nil

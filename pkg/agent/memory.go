@@ -65,6 +65,15 @@ func (m *memory) load(ctx context.Context, r *Run) (err error) {
 	return nil
 }
 
+// remembers reports whether earlier attempts completed the step of this name.
+func (r *Run) remembers(ctx context.Context, name string) (bool, error) {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	err := r.memory.load(ctx, r)
+	_, ok := r.memory.done[name]
+	return ok, err
+}
+
 // Remember folds an event of a run's log, at a sequence, into the steps that
 // the run remembers, signals among them. Hosts make what Steps returns by it, event by event.
 func Remember(steps map[string]StepRef, e contracts.Event, sequence uint64) error {

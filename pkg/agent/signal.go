@@ -32,7 +32,11 @@ type Received struct {
 // else, and a signal that comes later changes nothing. A redrive from the start
 // forgets it. Waits of different names may go on in parallel.
 func Wait(ctx context.Context, run *Run, name string, timeout time.Duration) (Received, error) {
-	return run.wait(ctx, name, timeout, func(time.Time) error { return nil })
+	w, err := run.await(ctx, name, timeout, func(time.Time) error { return nil })
+	if err != nil {
+		return Received{}, err
+	}
+	return run.hear(ctx, w)
 }
 
 // Signal is Wait for a payload of type T, none being T's zero value. A payload
@@ -55,10 +59,16 @@ type awaited struct {
 	contracts.Signalled
 }
 
-// wait is Wait. Once it is known until when it waits, ask is called: before
-// that is remembered, so perhaps again after a crash.
-func (r *Run) wait(ctx context.Context, name string, timeout time.Duration, ask func(deadline time.Time) error) (Received, error) {
-	// Two steps, under names of their own: the first fixes the deadline, the second what came of it.
+// word is a signal that a run waits for.
+type word struct {
+	name     string
+	deadline time.Time
+}
+
+// await fixes until when a signal is waited for, once: it is the first of two steps
+// under names of their own. Once it is known ask is called: before that is
+// remembered, so perhaps again after a crash.
+func (r *Run) await(ctx context.Context, name string, timeout time.Duration, ask func(deadline time.Time) error) (word, error) {
 	deadline, err := Step(ctx, r, "wait:"+name, func(context.Context) (time.Time, error) {
 		if err := (contracts.SignalCommand{Name: name}).Check().Err(); err != nil {
 			return time.Time{}, Permanent(err)
@@ -66,9 +76,21 @@ func (r *Run) wait(ctx context.Context, name string, timeout time.Duration, ask 
 		deadline := time.Now().Add(min(timeout, longestWait)).UTC()
 		return deadline, ask(deadline)
 	})
-	if err != nil {
-		return Received{}, err
-	}
+	return word{name, deadline}, err
+}
+
+// spoken reports whether hear would return without ending the attempt.
+func (r *Run) spoken(w word) bool {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	_, said := r.memory.done[signalKey(w.name)]
+	_, settled := r.memory.done["signal:"+w.name]
+	return said || settled || !time.Now().Before(w.deadline)
+}
+
+// hear fixes what came of it, the second step, or ends the attempt.
+func (r *Run) hear(ctx context.Context, w word) (Received, error) {
+	name, deadline := w.name, w.deadline
 	got, err := Step(ctx, r, "signal:"+name, func(ctx context.Context) (got awaited, err error) {
 		// No signal comes while a worker holds the run: what was there at the
 		// start is all that there is, and what comes next finds the run waiting.

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -64,8 +62,9 @@ func NewTool[A, R any](name, description string, do func(ctx context.Context, ar
 
 // Tools is a set of tools. It does not change, and may be used by several goroutines.
 type Tools struct {
-	tools   []tool // by name
-	durable bool   // see Durable
+	tools    []tool // by name
+	durable  bool   // see Durable
+	parallel int    // see Parallel
 }
 
 type tool struct {
@@ -120,7 +119,7 @@ func isToolName(s string) bool {
 // Allow returns the tools of these names alone: an agent's allow-list. A name
 // that there is no tool of is an error.
 func (t *Tools) Allow(names ...string) (*Tools, error) {
-	allowed := &Tools{durable: t.durable}
+	allowed := &Tools{durable: t.durable, parallel: t.parallel}
 	for _, name := range names {
 		one := t.find(name)
 		if one == nil {
@@ -145,14 +144,21 @@ func (t *Tools) With(more ...Tool) (*Tools, error) {
 	}
 	both, err := NewTools(append(all, more...)...)
 	if err == nil {
-		both.durable = t.durable
+		both.durable, both.parallel = t.durable, t.parallel
 	}
 	return both, err
 }
 
 // Durable returns the same tools, each call of which is a step, as if all had
 // SideEffects: whatever was answered, a refusal too, is not asked again.
-func (t *Tools) Durable() *Tools { return &Tools{tools: t.tools, durable: true} }
+func (t *Tools) Durable() *Tools { return &Tools{tools: t.tools, durable: true, parallel: t.parallel} }
+
+// Parallel returns the same tools, of which at most n calls of one answer of a
+// model are made at a time; 8 unless told. With 1 they are made one after the
+// other, in the model's order.
+func (t *Tools) Parallel(n int) *Tools {
+	return &Tools{tools: t.tools, durable: t.durable, parallel: max(n, 1)}
+}
 
 func (t *Tools) find(name string) *tool {
 	for i := range t.tools {
@@ -189,116 +195,4 @@ func (t *Tools) Definitions() []ToolDefinition {
 		all[i].Function.Name, all[i].Function.Description, all[i].Function.Parameters = one.Name, one.Description, one.Schema
 	}
 	return all
-}
-
-// Call makes one call that a model has asked for and returns the message to
-// answer it with. It emits tool.call, the call, and tool.result, the message;
-// neither if the call is remembered. What the model can do something about is in the
-// message: a tool that there is not, arguments that do not satisfy the schema, a
-// refusal of somebody who was asked (the tool is then not called), an error, a
-// timeout, a panic. An error of Call itself ends the attempt: its time is over,
-// it waits for somebody's word, or the tool says Permanent.
-func (t *Tools) Call(ctx context.Context, run *Run, call contracts.ToolCall) (contracts.Message, error) {
-	fail := func(err error) (contracts.Message, error) {
-		return contracts.Message{}, fmt.Errorf("tool %q: %w", call.Function.Name, err)
-	}
-	one, refusal := t.admit(call)
-	if refusal == "" && one.RequiresConfirmation {
-		var err error
-		if refusal, err = one.confirm(ctx, run, call); err != nil {
-			return fail(err)
-		}
-	}
-	do := func(ctx context.Context) (answer, error) { return answer{Failed: true, Content: refusal}, nil }
-	if refusal == "" {
-		do = func(ctx context.Context) (answer, error) { return one.do(ctx, run, call) }
-	}
-	observed := func(ctx context.Context) (answer, error) {
-		if err := run.emit(contracts.TypeToolCall, contracts.VisibilityUser, call); err != nil {
-			return answer{}, err
-		}
-		a, err := do(ctx)
-		if err == nil {
-			err = run.emit(contracts.TypeToolResult, contracts.VisibilityUser, toolResult{a.message(call), a.attachments})
-		}
-		return a, err
-	}
-	var a answer
-	var err error
-	if t.durable || refusal == "" && one.SideEffects {
-		if call.ID == "" {
-			return fail(Permanent(errors.New("the call has no id to remember it by")))
-		}
-		name := call.Function.Name
-		if !isToolName(name) {
-			name = "?" // whatever the model has called it
-		}
-		a, err = Step(ctx, run, "tool:"+name+":"+call.ID, observed)
-	} else {
-		a, err = observed(ctx)
-	}
-	if err != nil {
-		return fail(err)
-	}
-	return a.message(call), nil
-}
-
-// admit finds the tool of a call, or says why there is no calling it.
-func (t *Tools) admit(call contracts.ToolCall) (*tool, string) {
-	one := t.find(call.Function.Name)
-	if one == nil {
-		return nil, fmt.Sprintf("there is no tool %q; there are %s", call.Function.Name, t.names())
-	}
-	args := json.RawMessage(call.Function.Arguments)
-	if len(args) > 0 && !json.Valid(args) {
-		return nil, "arguments: must be JSON"
-	}
-	if faults := one.args.Check(args, "arguments"); len(faults) > 0 {
-		return nil, faults.Error()
-	}
-	return one, ""
-}
-
-// answer is what a call came to, as it is remembered.
-type answer struct {
-	Content string `json:"content"`
-	Failed  bool   `json:"failed,omitempty"`
-
-	attachments []Attachment // which are told, and not remembered
-}
-
-func (a answer) message(call contracts.ToolCall) contracts.Message {
-	text := a.Content
-	if a.Failed {
-		text = "error: " + text
-	}
-	m := contracts.Text(contracts.RoleTool, text)
-	m.ToolCallID = call.ID
-	return m
-}
-
-// do calls the tool's function. The error ends the attempt.
-func (t *tool) do(ctx context.Context, run *Run, call contracts.ToolCall) (a answer, err error) {
-	timeout := cmp.Or(t.Timeout, defaultToolTimeout)
-	within, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	defer func() {
-		if v := recover(); v != nil {
-			run.log.Error("tool panicked", "tool", t.Name, "panic", v, "stack", string(debug.Stack()))
-			a, err = answer{Failed: true, Content: "the tool broke down"}, nil
-		}
-	}()
-	args := json.RawMessage(cmp.Or(call.Function.Arguments, "{}"))
-	v, err := t.Do(within, args)
-	switch {
-	case err == nil:
-		return answerOf(v)
-	case ctx.Err() != nil:
-		return answer{}, fmt.Errorf("%w: %w", context.Cause(ctx), err)
-	case IsPermanent(err):
-		return answer{}, err
-	case within.Err() != nil:
-		err = fmt.Errorf("took longer than its %v", timeout)
-	}
-	return answer{Failed: true, Content: contracts.Shorten(err.Error(), maxToolResult)}, nil
 }

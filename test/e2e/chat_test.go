@@ -24,7 +24,7 @@ hold() {
 		exit 1
 	fi
 }
-hold "before-$1"
+if [ "$1" != note ]; then hold "before-$1"; fi
 echo "$LONGHAUL_TOOL_CALL" >> "$DIR/ledger"
 if [ "$1" = weather ]; then hold "after-$1"; fi
 echo "$1 done"
@@ -32,8 +32,8 @@ echo "$1 done"
 
 // A worker is killed in each phase of a conversation of three turns: in the
 // midst of each answer of the model, before and after a tool has done what it
-// does, and with another tool under way. The next worker goes on there. The
-// stand-in for the model counts what it is asked.
+// does, and with one tool under way and the one beside it at its end. The next
+// worker goes on there. The stand-in for the model counts what it is asked.
 func TestChatOverKill9(t *testing.T) {
 	model := llm.Start(t, "sk-e2e", func(r llm.Request) llm.Reply {
 		reply := llm.Reply{Usage: agent.Usage{InputTokens: 100, OutputTokens: 10}}
@@ -41,7 +41,7 @@ func TestChatOverKill9(t *testing.T) {
 		case 1:
 			reply.Text, reply.Calls = "Let me look. ", []contracts.ToolCall{llm.Call("a", "weather", `{"city":"Paris"}`)}
 		case 2:
-			reply.Text, reply.Calls = "It is fine. ", []contracts.ToolCall{llm.Call("b", "mail", `{"to":"eve"}`)}
+			reply.Text, reply.Calls = "It is fine. ", []contracts.ToolCall{llm.Call("b", "mail", `{"to":"eve"}`), llm.Call("c", "note", `{}`)}
 		default:
 			reply.Text = "Eve knows by now."
 		}
@@ -64,9 +64,10 @@ func TestChatOverKill9(t *testing.T) {
 tools:
   - {name: weather, description: The weather., exec: {command: [./tool.sh, weather], env: {DIR: %q}}}
   - {name: mail, description: Sends a mail., exec: {command: [./tool.sh, mail], env: {DIR: %q}}}
+  - {name: note, description: Takes a note., exec: {command: [./tool.sh, note], env: {DIR: %q}}}
 agents:
-  - {key: assistant, chat: {model: m, base_url: %q, api_key_file: key, tools: [weather, mail]}}
-`, dir, dir, model.URL), 0o600)
+  - {key: assistant, chat: {model: m, base_url: %q, api_key_file: key, tools: [weather, mail, note]}}
+`, dir, dir, dir, model.URL), 0o600)
 
 	s := newStage(t)
 	s.start(t, "dispatcher")
@@ -86,12 +87,22 @@ agents:
 	at := func(hold string) func() bool {
 		return func() bool { _, err := os.Stat(filepath.Join(dir, hold)); return err == nil }
 	}
+	remembers := func(step string) func() bool {
+		return func() bool {
+			for e, err := range log.Read(t.Context(), id, 1) {
+				if err == nil && e.Type == contracts.TypeStepCompleted && strings.Contains(string(e.Payload), step) {
+					return true
+				}
+			}
+			return false
+		}
+	}
 	for _, phase := range []struct {
 		name string
 		here func() bool
 	}{
 		{"in the midst of the first answer", inTurn(1)}, {"before the weather", at("before-weather")}, {"after the weather", at("after-weather")},
-		{"in the midst of the second answer", inTurn(2)}, {"before the mail", at("before-mail")}, {"in the midst of the last answer", inTurn(3)},
+		{"in the midst of the second answer", inTurn(2)}, {"before the mail and behind the note", func() bool { return at("before-mail")() && remembers("tool:note:c")() }}, {"in the midst of the last answer", inTurn(3)},
 	} {
 		waitFor(t, "the run to be "+phase.name, phase.here)
 		w.kill()
@@ -101,7 +112,7 @@ agents:
 	all := checkLog(t, log, id)
 	end := all[len(all)-1]
 	var result contracts.Succeeded
-	if err := json.Unmarshal(end.Payload, &result); err != nil || string(result.FinalOutput) != `"Eve knows by now."` || len(result.FinalMessages) != 6 {
+	if err := json.Unmarshal(end.Payload, &result); err != nil || string(result.FinalOutput) != `"Eve knows by now."` || len(result.FinalMessages) != 7 {
 		t.Fatalf("ended by %s: %s, %v", end.Type, end.Payload, err)
 	}
 	if end.Attempt != 7 {
@@ -118,8 +129,8 @@ agents:
 	// Killed behind its effect and before its result was in the log: made again, by
 	// the same key. Killed before it, or behind its result: not.
 	data, err := os.ReadFile(filepath.Join(dir, "ledger"))
-	weather, mail := id+"/tool:weather:a", id+"/tool:mail:b"
-	if got := strings.Fields(string(data)); err != nil || !slices.Equal(got, []string{weather, weather, mail}) {
+	weather, mail, note := id+"/tool:weather:a", id+"/tool:mail:b", id+"/tool:note:c"
+	if got := strings.Fields(string(data)); err != nil || !slices.Equal(got, []string{weather, weather, note, mail}) {
 		t.Errorf("the tools did %q, %v", got, err)
 	}
 	for _, e := range all {

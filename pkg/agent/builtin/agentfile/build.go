@@ -120,7 +120,7 @@ func (b *builder) chat(at string, one agentSpec, tools *agent.Tools) (agent.Agen
 	cfg := chat.Config{
 		Key: one.Key, Description: one.Description, InputSchema: one.InputSchema,
 		Model: c.Model, Models: c.Models, BaseURL: c.BaseURL, APIKey: chat.Secret{Env: c.APIKeyEnv, File: b.path(c.APIKeyFile)}, APIKeyHeader: c.APIKeyHeader,
-		Headers: c.Headers, System: c.System, MaxTurns: c.MaxTurns, Params: c.Params, Request: c.Request,
+		Headers: c.Headers, System: c.System, ParallelTools: c.ParallelTools, MaxTurns: c.MaxTurns, Params: c.Params, Request: c.Request,
 		IdleTimeout: seconds(c.IdleTimeoutSeconds), Price: chat.Price{Input: c.Price.Input, Output: c.Price.Output},
 	}
 	own, theirs := b.pick(at, c.Tools, tools)

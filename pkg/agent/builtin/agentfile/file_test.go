@@ -54,6 +54,7 @@ agents:
       base_url: ftp://x
       api_key_env: NO_SUCH_KEY
       max_turns: 5000
+      parallel_tools: -2
       params: {temperature: 9}
       request:
         stream: false
@@ -94,21 +95,22 @@ agents:
 		"16:7: agents[0].chat.base_url: must be an address",
 		"17:7: agents[0].chat.api_key_env: the environment has no NO_SUCH_KEY",
 		"18:7: agents[0].chat.max_turns: must be 1 to 1000",
-		"19:16: agents[0].chat.params.temperature: must be at most 2, not 9",
-		"21:9: agents[0].chat.request.stream: is the agent's own to say",
-		"24:7: agents[1].exec.command: exec: \"/no/such/program\"",
-		"25:7: agents[1].exec.dir: must be a directory",
-		"26:7: agents[1].exec.timeout_seconds: must be above 0, not -1",
-		"27:18: agents[1].exec.pass_env[0]: must be a name",
-		"29:9: agents[1].exec.limits.cpu_seconds: must be number, not string",
-		"32:7: agents[2].http.token_file: open ",
-		"33:7: agents[2].http.url: must not hold a password",
-		"34:5: agents[3]: must have exactly one of chat, http, exec, echo, count and flaky (of the last three: {}), not 0",
-		"35:5: agents[4]: must have exactly one of",
-		"38:5: agents[5].key: \"five\" is there twice",
-		"40:5: agents[5].input_schema: must be a JSON Schema",
-		"41:5: agents[6].key: is required",
-		"42:22: agents[6].chat.mistake: is no field here",
+		"19:7: agents[0].chat.parallel_tools: must be above 0, not -2",
+		"20:16: agents[0].chat.params.temperature: must be at most 2, not 9",
+		"22:9: agents[0].chat.request.stream: is the agent's own to say",
+		"25:7: agents[1].exec.command: exec: \"/no/such/program\"",
+		"26:7: agents[1].exec.dir: must be a directory",
+		"27:7: agents[1].exec.timeout_seconds: must be above 0, not -1",
+		"28:18: agents[1].exec.pass_env[0]: must be a name",
+		"30:9: agents[1].exec.limits.cpu_seconds: must be number, not string",
+		"33:7: agents[2].http.token_file: open ",
+		"34:7: agents[2].http.url: must not hold a password",
+		"35:5: agents[3]: must have exactly one of chat, http, exec, echo, count and flaky (of the last three: {}), not 0",
+		"36:5: agents[4]: must have exactly one of",
+		"39:5: agents[5].key: \"five\" is there twice",
+		"41:5: agents[5].input_schema: must be a JSON Schema",
+		"42:5: agents[6].key: is required",
+		"43:22: agents[6].chat.mistake: is no field here",
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for i := range max(len(want), len(lines)) {

@@ -57,6 +57,7 @@ type chatSpec struct {
 	Headers            map[string]string          `json:"headers,omitempty"`
 	System             string                     `json:"system,omitempty"`
 	Tools              []string                   `json:"tools,omitempty"`
+	ParallelTools      int                        `json:"parallel_tools,omitempty"`
 	MaxTurns           int                        `json:"max_turns,omitempty"`
 	Params             chat.Params                `json:"params,omitzero"`
 	Request            map[string]json.RawMessage `json:"request,omitempty"`

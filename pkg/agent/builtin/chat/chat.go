@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -70,13 +71,11 @@ func (c *chat) talk(ctx context.Context, run *agent.Run, p Params, talk *convers
 		if len(said.Message.ToolCalls) == 0 {
 			return said, nil
 		}
-		for _, call := range said.Message.ToolCalls { // in the model's order: one may rest on another
-			answer, err := tools.Call(ctx, run, call)
-			if err != nil {
-				return turn{}, err
-			}
-			talk.add(answer)
+		answers, err := tools.Calls(ctx, run, said.Message.ToolCalls)
+		if err != nil {
+			return turn{}, err
 		}
+		talk.add(answers...)
 	}
 	return turn{}, remote.Fail(TypeTooManyTurns, false, "the model has not come to an end within %d turns", *p.MaxTurns)
 }
@@ -91,12 +90,15 @@ func (c *chat) tools(ctx context.Context) (*agent.Tools, error) {
 			return nil, err
 		}
 	}
-	if len(more) == 0 && c.cfg.Tools != nil {
-		return c.cfg.Tools.Durable(), nil
+	all := c.cfg.Tools
+	if len(more) > 0 || all == nil {
+		var err error
+		if all, err = all.With(more...); err != nil {
+			return nil, agent.Permanent(err)
+		}
 	}
-	all, err := c.cfg.Tools.With(more...)
-	if err != nil {
-		return nil, agent.Permanent(err)
+	if c.cfg.ParallelTools > 0 {
+		all = all.Parallel(c.cfg.ParallelTools)
 	}
 	return all.Durable(), nil
 }
@@ -114,8 +116,8 @@ type conversation struct {
 }
 
 // add appends, and leaves the input's own slice alone.
-func (t *conversation) add(m contracts.Message) {
-	t.messages = append(t.messages[:len(t.messages):len(t.messages)], m)
+func (t *conversation) add(more ...contracts.Message) {
+	t.messages = slices.Concat(t.messages, more)
 }
 
 // maxCallID keeps the name of a call's step within bounds.
@@ -159,22 +161,30 @@ func (t turn) fault() error {
 }
 
 // final is the whole conversation, with answers of tools cut short if it is too
-// large, and if that does not do, its last message alone. All is in the log.
+// large, and if that does not do, as much of its end as fits, from a message
+// that begins something. All is in the log.
 func (t *conversation) final() []contracts.Message {
-	if fits(t.messages) {
-		return t.messages
-	}
-	short := make([]contracts.Message, len(t.messages))
-	for i, m := range t.messages {
-		if m.Role == contracts.RoleTool {
-			m.Content = contracts.Text(m.Role, contracts.Shorten(m.Text(), 1<<10)).Content
+	short, room := t.messages, maxFinalMessages
+	if !fits(short) {
+		short = make([]contracts.Message, len(t.messages))
+		for i, m := range t.messages {
+			if m.Role == contracts.RoleTool {
+				m.Content = contracts.Text(m.Role, contracts.Shorten(m.Text(), 1<<10)).Content
+			}
+			short[i] = m
 		}
-		short[i] = m
 	}
-	if fits(short) {
-		return short
+	from := len(short) - 1
+	for i, m := range slices.Backward(short) {
+		raw, err := contracts.Encode(m)
+		if room -= len(raw) + 1; err != nil || room < 0 {
+			break
+		}
+		if i == 0 || m.Role == contracts.RoleUser {
+			from = i
+		}
 	}
-	return t.messages[len(t.messages)-1:]
+	return short[from:]
 }
 
 func fits(messages []contracts.Message) bool {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,7 +127,7 @@ func TestParamsAreChecked(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	hot, t0 := 9.0, chat.Config{
-		Key: "No Key", BaseURL: "https://me:secret@example.org", MaxTurns: -1, IdleTimeout: -1, Price: chat.Price{Output: -1},
+		Key: "No Key", BaseURL: "https://me:secret@example.org", MaxTurns: -1, ParallelTools: -1, IdleTimeout: -1, Price: chat.Price{Output: -1},
 		APIKey: chat.Secret{Env: "NO_SUCH_VARIABLE"}, Request: map[string]json.RawMessage{"stream": json.RawMessage("false")},
 		InputSchema: json.RawMessage(`{"type":1}`),
 	}
@@ -139,7 +141,7 @@ func TestConfig(t *testing.T) {
 	for _, f := range faults {
 		fields = append(fields, f.Field)
 	}
-	want := []string{"api_key", "base_url", "idle_timeout", "input_schema", "key", "max_turns", "model", "params.temperature", "price.output", "request.stream"}
+	want := []string{"api_key", "base_url", "idle_timeout", "input_schema", "key", "max_turns", "model", "parallel_tools", "params.temperature", "price.output", "request.stream"}
 	if !slices.Equal(fields, want) {
 		t.Errorf("faults of %q, want %q: %v", fields, want, err)
 	}
@@ -185,14 +187,14 @@ func TestCallsWithoutIDs(t *testing.T) {
 			}
 			return llm.Reply{Calls: []contracts.ToolCall{llm.Call(id, "count", "{}"), llm.Call(id, "count", "{}")}}
 		})
-		made := 0
-		tools, err := agent.NewTools(agent.NewTool("count", "", func(context.Context, struct{}) (int, error) { made++; return made, nil }))
+		var made atomic.Int32
+		tools, err := agent.NewTools(agent.NewTool("count", "", func(context.Context, struct{}) (int32, error) { return made.Add(1), nil }))
 		if err != nil {
 			t.Fatal(err)
 		}
 		o := agenttest.New(newChat(t, model, func(c *chat.Config) { c.Tools = tools }), says("hi", "")).Run(t.Context())
-		if o.Status != contracts.StatusSucceeded || made != 4 {
-			t.Errorf("with ids %.20q: %s, %+v, %d calls made", id, o.Status, o.Error, made)
+		if o.Status != contracts.StatusSucceeded || made.Load() != 4 {
+			t.Errorf("with ids %.20q: %s, %+v, %d calls made", id, o.Status, o.Error, made.Load())
 		}
 	}
 }
@@ -230,6 +232,76 @@ func TestFinalMessagesFit(t *testing.T) {
 	}
 	if asked := model.Requests()[4]; len(asked.Messages[2].Text()) != 200<<10 {
 		t.Errorf("the model itself was sent %d bytes", len(asked.Messages[2].Text()))
+	}
+}
+
+// Of a conversation that does not fit the newest part is kept, from somebody's question on: it is
+// what the next run of the conversation begins with.
+func TestFinalMessagesOfALongConversation(t *testing.T) {
+	model := llm.Start(t, "", func(llm.Request) llm.Reply { return llm.Reply{Text: "done"} })
+	s := says("and now?", "")
+	long := strings.Repeat("x", 100<<10)
+	for i := range 5 {
+		s.Input.Messages = append([]contracts.Message{contracts.Text("user", fmt.Sprint(i)), contracts.Text("assistant", long)}, s.Input.Messages...)
+	}
+	o := agenttest.New(newChat(t, model, nil), s).Run(t.Context())
+	if n := len(o.FinalMessages); n != 8 || o.FinalMessages[0].Text() != "2" || o.FinalMessages[n-1].Text() != "done" {
+		t.Errorf("%s, %d final messages", o.Status, n)
+	}
+}
+
+// Where a configuration says so, calls are made one after the other, in the model's order.
+func TestCallsAreMadeInTurn(t *testing.T) {
+	model := llm.Start(t, "", func(r llm.Request) llm.Reply {
+		if r.Turn == 2 {
+			return llm.Reply{Text: "done"}
+		}
+		return llm.Reply{Calls: []contracts.ToolCall{llm.Call("a", "note", `{"at":1}`), llm.Call("b", "note", `{"at":2}`), llm.Call("c", "note", `{"at":3}`)}}
+	})
+	var noted []int // by one at a time
+	note := agent.NewTool("note", "", func(_ context.Context, args struct {
+		At int `json:"at"`
+	}) (int, error) {
+		noted = append(noted, args.At)
+		return args.At, nil
+	})
+	a := newChat(t, model, func(c *chat.Config) {
+		c.ParallelTools, c.MoreTools = 1, func(context.Context) ([]agent.Tool, error) { return []agent.Tool{note}, nil }
+	})
+	if o := agenttest.New(a, says("hi", "")).Run(t.Context()); o.Status != contracts.StatusSucceeded || fmt.Sprint(noted) != "[1 2 3]" {
+		t.Errorf("%s, %+v, in the order %v", o.Status, o.Error, noted)
+	}
+}
+
+// The calls of one answer are made at once, and answered in their order.
+func TestCallsAreMadeAtOnce(t *testing.T) {
+	var asked llm.Request
+	model := llm.Start(t, "", func(r llm.Request) llm.Reply {
+		if asked = r; r.Turn == 2 {
+			return llm.Reply{Text: "done"}
+		}
+		return llm.Reply{Calls: []contracts.ToolCall{llm.Call("a", "meet", `{"at":1}`), llm.Call("b", "meet", `{"at":2}`), llm.Call("c", "meet", `{"at":3}`)}}
+	})
+	var all sync.WaitGroup // each waits for the others
+	all.Add(3)
+	tools, err := agent.NewTools(agent.NewTool("meet", "", func(_ context.Context, args struct {
+		At int `json:"at"`
+	}) (int, error) {
+		all.Done()
+		all.Wait()
+		return args.At, nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := agenttest.New(newChat(t, model, func(c *chat.Config) { c.Tools = tools }), says("hi", "")).Run(t.Context())
+	if o.Status != contracts.StatusSucceeded || len(asked.Messages) != 5 {
+		t.Fatalf("%s, %+v, the model was sent %+v", o.Status, o.Error, asked.Messages)
+	}
+	for i, m := range asked.Messages[2:] {
+		if m.Text() != fmt.Sprint(i+1) {
+			t.Errorf("answer %d is %q", i, m.Text())
+		}
 	}
 }
 

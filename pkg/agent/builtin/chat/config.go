@@ -53,6 +53,9 @@ type Config struct {
 	// MoreTools is asked for others at the beginning of each attempt, such as
 	// mcp.Server's Tools. Its error fails the attempt.
 	MoreTools func(ctx context.Context) ([]agent.Tool, error)
+	// ParallelTools is how many calls of one answer are made at a time; 0 is as
+	// Tools has it (agent.Tools.Parallel).
+	ParallelTools int
 	// MaxTurns is how often the model is asked in a run at most; default 20.
 	MaxTurns int
 	// Params are what holds where a submission's params do not say.
@@ -142,6 +145,7 @@ func (cfg Config) check() contracts.Faults {
 		fault(true, "api_key", "%v", err)
 	}
 	fault(cfg.MaxTurns < 1 || cfg.MaxTurns > mostTurns, "max_turns", "must be 1 to %d, not %d", mostTurns, cfg.MaxTurns)
+	fault(cfg.ParallelTools < 0, "parallel_tools", "must not be negative, not %d", cfg.ParallelTools)
 	fault(cfg.IdleTimeout < 0, "idle_timeout", "must not be negative, not %v", cfg.IdleTimeout)
 	for field, price := range map[string]float64{"price.input": cfg.Price.Input, "price.output": cfg.Price.Output} {
 		fault(!(price >= 0) || math.IsInf(price, 0), field, "must be a number from 0 up, not %v", price)
