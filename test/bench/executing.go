@@ -61,7 +61,7 @@ func executing(ctx context.Context, s *stage, o options, note noteFunc) error {
 	if err != nil {
 		return s.logs(err)
 	}
-	note(fmt.Sprintf("%d runs are executed at once after", n), time.Since(begun).Seconds(), "s")
+	note(thousands(float64(n))+" runs are executed at once after", time.Since(begun).Seconds(), "s")
 	if err := s.watchQuiet(ctx, note); err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (s *stage) followMany(ctx context.Context, ids []string, alone float64, not
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%d followers", len(ids))
+	name := thousands(float64(len(ids))) + " followers"
 	begun := time.Now()
 	each, err := followAll(ctx, clients, ids, func(runlog.Entry) {})
 	if err != nil {

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,9 @@ type options struct {
 	profiles string
 	// scale is the size of the large systems; 0 measures the others.
 	scale float64
+	// from are reports that are shown; nothing is measured then.
+	from, peers    string
+	plot, markdown string
 }
 
 func run() error {
@@ -63,6 +67,10 @@ func run() error {
 	flag.StringVar(&o.json, "json", "", "write everything, every round of it, into this file")
 	flag.StringVar(&o.profiles, "profiles", "", "write CPU and allocation profiles of every process in the first round of each measurement into this directory")
 	flag.Float64Var(&o.scale, "scale", 0, "measure large systems, in place of the groups: 1 is the full size (500,000 runs wait, 1,000,000 are kept); -only depth, retained, executing")
+	flag.StringVar(&o.from, "from", "", "show what -json has written; nothing is measured")
+	flag.StringVar(&o.plot, "plot", "", "draw into this SVG file")
+	flag.StringVar(&o.peers, "peers", "", "draw what test/bench/peers has written, too")
+	flag.StringVar(&o.markdown, "markdown", "", "write the tables into this file")
 	flag.Parse()
 	if o.profiles != "" {
 		if err := errors.Join(os.MkdirAll(o.profiles, 0o700), os.Setenv(profileDir, o.profiles)); err != nil {
@@ -72,18 +80,49 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r := newReport(o)
-	if err := r.takeAll(ctx, o); err != nil {
+	if o.from != "" {
+		if err := readJSON(o.from, r); err != nil {
+			return err
+		}
+	} else if err := r.takeAll(ctx, o); err != nil {
 		return err
 	}
 	r.print(os.Stdout)
-	if o.json == "" {
-		return nil
+	return r.write(o)
+}
+
+// write writes the files that are asked for.
+func (r *report) write(o options) error {
+	files := map[string]func() ([]byte, error){
+		o.json: func() ([]byte, error) {
+			data, err := json.MarshalIndent(r, "", "  ")
+			return append(data, '\n'), err
+		},
+		o.plot: func() ([]byte, error) {
+			if o.peers == "" {
+				return []byte(r.draw(nil)), nil
+			}
+			var peers peersReport
+			err := readJSON(o.peers, &peers)
+			return []byte(r.draw(&peers)), err
+		},
+		o.markdown: func() ([]byte, error) {
+			var b bytes.Buffer
+			r.markdown(&b)
+			return b.Bytes(), nil
+		},
 	}
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
+	delete(files, "")
+	for path, content := range files {
+		data, err := content()
+		if err == nil {
+			err = os.WriteFile(path, data, 0o644) //nolint:gosec // figures for all to see
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(o.json, append(data, '\n'), 0o644) //nolint:gosec // figures for all to see
+	return nil
 }
 
 // takeAll measures what the options say.

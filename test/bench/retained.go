@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -43,8 +42,8 @@ func retained(ctx context.Context, s *stage, o options, note noteFunc) error {
 	if err := s.seed(ctx, many, true); err != nil {
 		return err
 	}
-	note(fmt.Sprintf("%d logs written in", many), time.Since(begun).Seconds(), "s")
-	if err := s.startKeeper(ctx, before, many, fmt.Sprintf("%d runs: statekeeper, begun behind, has all statuses after", many), note); err != nil {
+	note(thousands(float64(many))+" logs written in", time.Since(begun).Seconds(), "s")
+	if err := s.startKeeper(ctx, before, many, thousands(float64(many))+" runs: statekeeper, begun behind, has all statuses after", note); err != nil {
 		return err
 	}
 	if err := s.load.Quiet(ctx); err != nil {
@@ -59,7 +58,7 @@ func retained(ctx context.Context, s *stage, o options, note noteFunc) error {
 	if _, err := s.stopKeeper(); err != nil {
 		return err
 	}
-	if err := s.startKeeper(ctx, before, many, fmt.Sprintf("%d runs: statekeeper, begun anew, lists all after", many), note); err != nil {
+	if err := s.startKeeper(ctx, before, many, thousands(float64(many))+" runs: statekeeper, begun anew, lists all after", note); err != nil {
 		return err
 	}
 	large, err := residentBytes(s.services[len(s.services)-1].PID())
@@ -70,7 +69,7 @@ func retained(ctx context.Context, s *stage, o options, note noteFunc) error {
 	if err := s.lookUp(ctx, note); err != nil {
 		return err
 	}
-	if err := endToEnd(fmt.Sprintf("%d kept: end to end", many)); err != nil {
+	if err := endToEnd(thousands(float64(many)) + " kept: end to end"); err != nil {
 		return err
 	}
 	if err := s.restartBroker(ctx, note); err != nil {

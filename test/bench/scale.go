@@ -122,13 +122,13 @@ func depth(ctx context.Context, s *stage, o options, note noteFunc) error {
 		if err := s.load.Quiet(ctx); err != nil {
 			return err
 		}
-		note(fmt.Sprintf("%d wait: written and projected after", level), time.Since(begun).Seconds(), "s")
+		note(thousands(float64(level))+" wait: written and projected after", time.Since(begun).Seconds(), "s")
 		resident, err := residentBytes(s.brokers[0].PID())
 		if err != nil {
 			return err
 		}
-		note(fmt.Sprintf("%d wait: broker's memory for each", level), (resident-empty)/float64(level+o.rounds*n), "B")
-		err = s.ratio(ctx, o, note, fmt.Sprintf("%d wait: execute", level), n, func() (sample, error) { return s.executeSome(ctx, n) })
+		note(thousands(float64(level))+" wait: broker's memory for each", (resident-empty)/float64(level+o.rounds*n), "B")
+		err = s.ratio(ctx, o, note, thousands(float64(level))+" wait: execute", n, func() (sample, error) { return s.executeSome(ctx, n) })
 		if err != nil {
 			return err
 		}
