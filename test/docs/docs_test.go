@@ -15,3 +15,10 @@ func TestExamples(t *testing.T) {
 		})
 	}
 }
+
+// The tutorial is for a home directory with a clone in it.
+func TestTutorial(t *testing.T) {
+	if err := follow(t, "../../docs/tutorial.md", home); err != nil {
+		t.Error(err)
+	}
+}
