@@ -77,33 +77,25 @@ func TestIdealRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := bench.NewLatencies()
-	f.Began = began.Record
-	if err := f.Prepare(t.Context(), 1, jetstream.FileStorage); err != nil {
-		t.Fatal(err)
-	}
 	const n = 700 // more than are under way at a time
-	if err := f.Publish(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Execute(t.Context(), n, 16); err != nil {
-		t.Fatal(err)
-	}
-	for stream, want := range map[string]uint64{"LONGHAUL_BENCH_LOG": 4 * n, "LONGHAUL_BENCH_WORK": 0} {
-		s, err := b.JS.Stream(t.Context(), stream)
-		if err != nil {
+	for _, f.InTurn = range []bool{false, true} {
+		began := bench.NewLatencies()
+		f.Began = began.Record
+		if err := f.Prepare(t.Context(), 1, jetstream.FileStorage); err != nil {
 			t.Fatal(err)
 		}
-		info, err := s.Info(t.Context())
-		if err != nil {
+		if err := f.Publish(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
-		if info.State.Msgs != want {
-			t.Errorf("%s holds %d messages, want %d", stream, info.State.Msgs, want)
+		if err := f.Execute(t.Context(), n, 16); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if q := began.Quantiles(); q.Count != n || q.Max > 60_000 {
-		t.Errorf("latencies of %d jobs: %+v", n, q)
+		for stream, want := range map[string]uint64{"LONGHAUL_BENCH_LOG": 4 * n, "LONGHAUL_BENCH_WORK": 0} {
+			waitForMessages(t, b.JS, stream, want)
+		}
+		if q := began.Quantiles(); q.Count != n || q.Max > 60_000 {
+			t.Errorf("latencies of %d jobs: %+v", n, q)
+		}
 	}
 	if err := f.Remove(t.Context()); err != nil {
 		t.Fatal(err)
@@ -111,4 +103,20 @@ func TestIdealRun(t *testing.T) {
 	if _, err := b.JS.Stream(t.Context(), "LONGHAUL_BENCH_LOG"); err == nil {
 		t.Error("its streams are there still")
 	}
+}
+
+// waitForMessages waits until a stream holds as many: an ack is not answered.
+func waitForMessages(t *testing.T, js jetstream.JetStream, stream string, want uint64) {
+	t.Helper()
+	var have uint64
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		s, err := js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have = s.CachedInfo().State.Msgs; have == want {
+			return
+		}
+	}
+	t.Errorf("%s holds %d messages, want %d", stream, have, want)
 }

@@ -37,6 +37,9 @@ type Floor struct {
 	js jetstream.JetStream
 	// PayloadBytes is the size of a job, which the first state message repeats.
 	PayloadBytes int
+	// InTurn has Execute wait until a state is confirmed before it publishes the
+	// next, as who decides by what is stored has to; else all are sent at once.
+	InTurn bool
 	// Began, if not nil, is told by Execute how long after its publish a job's
 	// own work began. It is called from many goroutines.
 	Began func(time.Duration)
@@ -124,7 +127,8 @@ func (f *Floor) Consume(ctx context.Context, n int) error {
 
 // Execute takes n jobs, concurrency at a time. For each it publishes four
 // states, and acknowledges the job when all four are confirmed: an ideal run,
-// together with the job's own publish.
+// together with the job's own publish. There must be no more than n, for some
+// are asked for ahead.
 func (f *Floor) Execute(ctx context.Context, n, concurrency int) error {
 	accepted, state := make([]byte, f.PayloadBytes), make([]byte, stateBytes)
 	return f.work(ctx, n, concurrency, func(m jetstream.Msg) error {
@@ -142,7 +146,15 @@ func (f *Floor) Execute(ctx context.Context, n, concurrency int) error {
 			if acks[i], err = f.js.PublishAsync(subject, body, jetstream.WithStallWait(stall)); err != nil {
 				return fmt.Errorf("publish a state: %w", err)
 			}
-			body = state
+			if body = state; !f.InTurn {
+				continue
+			}
+			if err := confirm(ctx, acks[i:i+1]); err != nil {
+				return err
+			}
+		}
+		if f.InTurn {
+			return nil
 		}
 		return confirm(ctx, acks[:])
 	})

@@ -66,6 +66,9 @@ func groups() []group {
 			{"consume and ack", ideal64, 2, func(ctx context.Context, s *stage, n int) (sample, error) { return s.consumeFloor(ctx, n) }},
 			{ideal16, ideal64, 1, ideal(16, smallJob)},
 			{ideal64, "", 1, ideal(64, smallJob)},
+			{"the same, each state confirmed before the next", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) {
+				return s.execute(ctx, order{Do: "execute", N: n, Concurrency: 64, Payload: smallJob, InTurn: true})
+			}},
 			{"longhaul, 16 slots", ideal16, 1, ours(1, 16, bench.Job{}, smallJob)},
 		}},
 		{"parts", plain, []measurement{

@@ -171,7 +171,7 @@ func (r *report) take(ctx context.Context, o options, g group) (err error) {
 				fmt.Fprintf(os.Stderr, "  round %d  %s\n", round+1, m.name)
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "  round %d  %-32s %9.0f/s\n", round+1, m.name, got.PerSecond)
+			fmt.Fprintf(os.Stderr, "  round %d  %-46s %9.0f/s\n", round+1, m.name, got.PerSecond)
 		}
 	}
 	return nil

@@ -132,7 +132,7 @@ func (r *report) print(w io.Writer) {
 func (r *report) printLine(w io.Writer, l *line) {
 	for _, what := range slices.Sorted(maps.Keys(l.Latencies)) {
 		q := l.Latencies[what]
-		fmt.Fprintf(w, "  %-24s %-32s p50 %8.2f ms  p99 %8.2f ms  p99.9 %8.2f ms  (%d)\n", l.Name, what, q.P50, q.P99, q.P999, q.Count)
+		fmt.Fprintf(w, "  %-24s %-46s p50 %8.2f ms  p99 %8.2f ms  p99.9 %8.2f ms  (%d)\n", l.Name, what, q.P50, q.P99, q.P999, q.Count)
 	}
 	if len(l.Latencies) > 0 {
 		return
@@ -147,11 +147,11 @@ func (r *report) printLine(w io.Writer, l *line) {
 		allocs += l.Median.Allocs[k]
 		fmt.Fprintf(&by, " %11.0f", l.Median.CPU[k])
 	}
-	fmt.Fprintf(w, "  %-32s %10.0f %s  %7.0f%s  %6.0f  %6.0f\n", l.Name, l.Median.PerSecond, ratio, l.Median.cpu(), by.String(), allocs, l.Median.ProjectedAfter)
+	fmt.Fprintf(w, "  %-46s %10.0f %s  %7.0f%s  %6.0f  %6.0f\n", l.Name, l.Median.PerSecond, ratio, l.Median.cpu(), by.String(), allocs, l.Median.ProjectedAfter)
 }
 
 func printHead(w io.Writer) {
-	fmt.Fprintf(w, "  %-32s %10s %6s  %7s", "", "per second", "ratio", "CPU")
+	fmt.Fprintf(w, "  %-46s %10s %6s  %7s", "", "per second", "ratio", "CPU")
 	for _, k := range kinds {
 		fmt.Fprintf(w, " %11s", k)
 	}

@@ -82,21 +82,25 @@ func (s *stage) consumeFloor(ctx context.Context, n int) (sample, error) {
 
 // idealRuns submits n ideal runs, which a worker process executes meanwhile.
 func (s *stage) idealRuns(ctx context.Context, n, concurrency, payload int) (sample, error) {
+	return s.execute(ctx, order{Do: "execute", N: n, Concurrency: concurrency, Payload: payload})
+}
+
+func (s *stage) execute(ctx context.Context, o order) (sample, error) {
 	w, err := s.worker(ctx, 0)
 	if err != nil {
 		return sample{}, err
 	}
-	s.floor.PayloadBytes = payload
+	s.floor.PayloadBytes = o.Payload
 	if err := s.floor.Prepare(ctx, s.replicas, jetstream.FileStorage); err != nil {
 		return sample{}, err
 	}
-	return s.metered(ctx, n, func() error {
+	return s.metered(ctx, o.N, func() error {
 		executed := make(chan error, 1)
 		go func() {
-			_, err := w.tell(ctx, order{Do: "execute", N: n, Concurrency: concurrency, Payload: payload})
+			_, err := w.tell(ctx, o)
 			executed <- err
 		}()
-		err := s.floor.Publish(ctx, n)
+		err := s.floor.Publish(ctx, o.N)
 		if failed := <-executed; failed != nil {
 			return failed
 		}

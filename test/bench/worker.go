@@ -41,6 +41,7 @@ type order struct {
 	Concurrency int    `json:"concurrency,omitempty"`
 	N           int    `json:"n,omitempty"`
 	Payload     int    `json:"payload,omitempty"`
+	InTurn      bool   `json:"in_turn,omitempty"`
 }
 
 // answer is what it says when it is done.
@@ -185,7 +186,7 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 		close(h.release)
 		return answer{}, nil
 	case "execute":
-		h.floor.PayloadBytes = o.Payload
+		h.floor.PayloadBytes, h.floor.InTurn = o.Payload, o.InTurn
 		return answer{}, h.floor.Execute(ctx, o.N, o.Concurrency)
 	case "consume":
 		return answer{}, h.floor.Consume(ctx, o.N)
