@@ -115,10 +115,16 @@ func (s *securityGrantCmd) Run(a *app) error {
 		}{name, path})
 	}
 	a.out.printf("%s User %s may see run %s.\n", a.out.green("✓"), name, s.RunID)
-	a.out.printf("Copy %s to each broker, and have it read again: nats-server --signal reload\n",
-		filepath.Join(s.Dir, "broker", "viewers-"+s.Tenant+".conf"))
+	a.tellReload(s.Dir, s.Tenant)
 	a.err.next("follow the run", fmt.Sprintf("longhaul watch %s --context %s", s.RunID, path))
 	return nil
+}
+
+// tellReload says how the brokers hear of another list of viewers.
+func (a *app) tellReload(dir, tenant string) {
+	a.out.printf("Copy %s to each broker, and have it read again, twice: nats-server --signal reload\n",
+		filepath.Join(dir, "broker", "viewers-"+tenant+".conf"))
+	a.out.printf("%s\n", a.out.dim("(An account that is new to the broker is joined to the others only at the second time.)"))
 }
 
 // securityRevokeCmd takes a viewer's right away.
@@ -140,7 +146,6 @@ func (s *securityRevokeCmd) Run(a *app) error {
 		}{n})
 	}
 	a.out.printf("%s %s of run %s removed.\n", a.out.green("✓"), plural(n, "viewer"), s.RunID)
-	a.out.printf("Copy %s to each broker, and have it read again: nats-server --signal reload\n",
-		filepath.Join(s.Dir, "broker", "viewers-"+s.Tenant+".conf"))
+	a.tellReload(s.Dir, s.Tenant)
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"longhaul/internal/window"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin"
 	"longhaul/pkg/agent/builtin/agentfile"
@@ -193,9 +194,29 @@ func (s *statekeeperCmd) Run(ctx context.Context, a *app) error {
 	}
 	settings := []any{"retention", retention, "retention_for", s.RetentionFor, "checkpoint_history", s.CheckpointHistory}
 	return a.serve(ctx, "statekeeper", s.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
-		return statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
-			Retention: retention, RetentionFor: kept, CheckpointHistory: s.CheckpointHistory, Metrics: r, Logger: a.log.With("service", "statekeeper")})
+		log := a.log.With("service", "statekeeper")
+		keeper, err := statekeeper.New(nc, statekeeper.Config{Topology: s.options(), Version: buildVersion().semantic(),
+			Retention: retention, RetentionFor: kept, CheckpointHistory: s.CheckpointHistory, Metrics: r, Logger: log})
+		return withWindow{keeper, nc, log}, err
 	})
+}
+
+// withWindow is a statekeeper, and beside it what shows single runs to those who
+// may see no other.
+type withWindow struct {
+	*statekeeper.Statekeeper
+	nc  *nats.Conn
+	log *slog.Logger
+}
+
+// Run runs both until ctx ends.
+func (w withWindow) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	shown := make(chan error, 1)
+	go func() { shown <- window.Serve(ctx, w.nc, w.log) }()
+	err := w.Statekeeper.Run(ctx)
+	cancel()
+	return errors.Join(err, <-shown)
 }
 
 // workerCmd runs a worker.

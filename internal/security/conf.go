@@ -30,6 +30,7 @@ type broker struct {
 	Tenants            int
 
 	Accounts []account
+	Includes []string // files with the accounts of viewers
 	System   User
 
 	RoutePort int
@@ -45,12 +46,13 @@ func (b broker) CertName() string {
 	return b.Self
 }
 
-// StoreSum is what the streams of all tenants may hold.
-func (b broker) StoreSum() string {
-	unit := strings.TrimLeft(b.MaxFile, "0123456789")
-	n, err := strconv.Atoi(strings.TrimSuffix(b.MaxFile, unit))
+// Sum is a bound for all tenants: a broker that grants them more than it has
+// does not start.
+func (b broker) Sum(size string) string {
+	unit := strings.TrimLeft(size, "0123456789")
+	n, err := strconv.Atoi(strings.TrimSuffix(size, unit))
 	if err != nil { // Plan.Check has seen to it
-		panic("security: max file " + b.MaxFile)
+		panic("security: size " + size)
 	}
 	return strconv.Itoa(n*max(b.Tenants, 1)) + unit
 }
@@ -126,7 +128,9 @@ func configs(p Plan, key func(tenant, user string) string, sample bool) ([]Broke
 		System: system(key("", RoleSystem)), RoutePort: p.RoutePort,
 	}
 	for _, t := range p.Tenants {
-		b.Accounts = append(b.Accounts, tenantAccounts(p, t, key)...)
+		all := tenant(t, p.AgentSets, func(user string) string { return key(t, user) })
+		all[0].MaxFile, all[0].MaxMemory = b.MaxFile, b.MaxMemory
+		b.Accounts, b.Includes = append(b.Accounts, all...), append(b.Includes, viewersFile(t))
 	}
 	if len(p.Nodes) == 0 {
 		text, err := b.render()
@@ -148,10 +152,6 @@ func configs(p Plan, key func(tenant, user string) string, sample bool) ([]Broke
 	return files, nil
 }
 
-func tenantAccounts(p Plan, name string, key func(tenant, user string) string) []account {
-	return tenant(name, p.AgentSets, viewersFile(name), func(user string) string { return key(name, user) })
-}
-
-// viewersFile holds the users of a tenant's viewers account; it lies beside the
+// viewersFile holds the accounts of a tenant's viewers; it lies beside the
 // broker's configuration.
 func viewersFile(tenant string) string { return "viewers-" + tenant + ".conf" }

@@ -14,25 +14,36 @@ import (
 )
 
 // viewersTemplate renders the file of a tenant's viewers.
-var viewersTemplate = template.Must(template.Must(confTemplate.Clone()).Parse(`# Who may see one run each. Made by longhaul security grant and revoke; the
-# broker reads it again on nats-server --signal reload.
-users: [
+var viewersTemplate = template.Must(template.Must(confTemplate.Clone()).Parse(`# Who may see one run each, an account for each run. Made by longhaul security
+# grant and revoke; the broker reads it again on nats-server --signal reload.
 {{- range .}}
-      {{template "user" .}}
+{{template "account" .}}
 {{- end}}
-]
 `))
 
-func viewersText(all []User) string {
+// viewersText renders the accounts of viewers, by run.
+func viewersText(tenant string, all []grant) string {
+	var accounts []account
+	var runs []string
+	keys := make(map[string][]string)
+	for _, g := range all {
+		if keys[g.RunID] == nil {
+			runs = append(runs, g.RunID)
+		}
+		keys[g.RunID] = append(keys[g.RunID], g.Key)
+	}
+	for _, id := range runs {
+		accounts = append(accounts, view(tenant, id, keys[id]))
+	}
 	var out strings.Builder
-	if err := viewersTemplate.Execute(&out, all); err != nil {
+	if err := viewersTemplate.Execute(&out, accounts); err != nil {
 		panic(fmt.Sprintf("security: render viewers: %v", err)) // a builder takes all, and the template is ours
 	}
 	return out.String()
 }
 
-// viewer is what is kept of one: the rest follows from it.
-type viewer struct {
+// grant is what is kept of a viewer: the rest follows from it.
+type grant struct {
 	User  string `json:"user"` // file name of its key
 	Key   string `json:"key"`
 	RunID string `json:"run_id"`
@@ -54,7 +65,7 @@ func Grant(dir, tenant, runID string) (user string, err error) {
 		return "", err
 	}
 	// Several may see the same run: the key tells them apart.
-	v := viewer{User: fileName(tenant, "viewer-"+runID+"-"+strings.ToLower(key.public[len(key.public)-6:])), Key: key.public, RunID: runID}
+	v := grant{User: fileName(tenant, "viewer-"+runID+"-"+strings.ToLower(key.public[len(key.public)-6:])), Key: key.public, RunID: runID}
 	ctx, err := viewerContext(dir, tenant, v)
 	if err != nil {
 		return "", err
@@ -73,7 +84,7 @@ func Revoke(dir, tenant, runID string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var stay []viewer
+	var stay []grant
 	for _, v := range all {
 		if v.RunID != runID {
 			stay = append(stay, v)
@@ -95,7 +106,7 @@ func Revoke(dir, tenant, runID string) (int, error) {
 }
 
 // viewersOf reads the list of a tenant's viewers.
-func viewersOf(dir, tenant string) ([]viewer, error) {
+func viewersOf(dir, tenant string) ([]grant, error) {
 	if !nameRule.MatchString(tenant) {
 		return nil, fmt.Errorf("tenant %q: is no name of one", tenant)
 	}
@@ -106,7 +117,7 @@ func viewersOf(dir, tenant string) ([]viewer, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var all []viewer
+	var all []grant
 	if err == nil {
 		err = json.Unmarshal(data, &all)
 	}
@@ -120,16 +131,12 @@ func viewersList(tenant string) string { return "viewers-" + tenant + ".list" }
 
 // saveViewers replaces the list and what the broker reads: both as a whole, and
 // the broker's last, so that nobody gets in of whom the list does not know.
-func saveViewers(dir, tenant string, all []viewer) error {
+func saveViewers(dir, tenant string, all []grant) error {
 	list, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the list of viewers: %w", err)
 	}
-	users := make([]User, len(all))
-	for i, v := range all {
-		users[i] = Viewer(v.Key, v.RunID)
-	}
-	for _, f := range []file{{"users/" + viewersList(tenant), append(list, '\n')}, {"broker/" + viewersFile(tenant), []byte(viewersText(users))}} {
+	for _, f := range []file{{"users/" + viewersList(tenant), append(list, '\n')}, {"broker/" + viewersFile(tenant), []byte(viewersText(tenant, all))}} {
 		path := filepath.Join(dir, f.path)
 		if err := os.WriteFile(path+".new", f.data, 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", f.path, err)
@@ -143,7 +150,7 @@ func saveViewers(dir, tenant string, all []viewer) error {
 
 // viewerContext is made of that of the tenant's operator, which says where the
 // brokers are.
-func viewerContext(dir, tenant string, v viewer) ([]byte, error) {
+func viewerContext(dir, tenant string, v grant) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "users", fileName(tenant, RoleOperator)+".json"))
 	if err != nil {
 		return nil, fmt.Errorf("read where the brokers are: %w", err)

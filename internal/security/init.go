@@ -126,7 +126,7 @@ func (p Plan) files() (files []file, made Made, err error) {
 		files = append(files, file{b.Path, []byte(b.Text)})
 	}
 	for _, t := range p.Tenants {
-		files = append(files, file{"broker/" + viewersFile(t), []byte(viewersText(nil))})
+		files = append(files, file{"broker/" + viewersFile(t), []byte(viewersText(t, nil))})
 	}
 	for _, name := range made.Users {
 		ctx, err := p.context(name, keys[name].public).encode()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -102,17 +101,23 @@ func (p *Plan) faults() error {
 	}
 	for _, t := range p.Tenants {
 		name("tenant", t)
-		if slices.ContainsFunc([]string{clients, workers, viewers}, func(k string) bool { return strings.HasSuffix(t, "-"+k) }) || t == "sys" {
-			fault("tenant %q: must not be sys, nor end in -clients, -workers or -viewers: these are names of accounts", t)
+		if strings.Contains(t, "-") || t == "sys" {
+			fault("tenant %q: must not be sys, nor hold a hyphen: these are names of its accounts", t)
 		}
 	}
+	setOf := make(map[string]string)
 	for _, s := range p.AgentSets {
 		name("agent set", s.Name)
 		if len(s.Agents) == 0 {
 			fault("agent set %q: names no agent", s.Name)
 		}
 		for _, key := range s.Agents {
-			if key == AnyAgent && len(s.Agents) == 1 {
+			// Workers ask one another before they take a run over, within their account.
+			if other, there := setOf[key]; there || len(setOf) > 0 && (key == AnyAgent || setOf[AnyAgent] != "") {
+				fault("agent set %q: agent %q belongs to one set alone, and is in %q too", s.Name, key, cmp.Or(other, setOf[AnyAgent], "others"))
+			}
+			setOf[key] = s.Name
+			if key == AnyAgent {
 				continue
 			}
 			if err := contracts.CheckAgentKey(key); err != nil {

@@ -3,6 +3,7 @@ package security
 import (
 	"slices"
 
+	"longhaul/internal/window"
 	"longhaul/pkg/contracts"
 )
 
@@ -104,6 +105,7 @@ func statekeeper(key string) User {
 			{"$KV.runs.round.>", "settle a removal against a redrive"},
 			{contracts.SubjectAllScheduleDue, "have a dispatcher queue a run again that lost its work"},
 			{"runs.worker.*", "ping holders"},
+			{contracts.APISubject(contracts.EndpointGet), "pass on who asks for a single run"},
 			{"_R_.>", "answer queries from other accounts"},
 			{"_INBOX.>", "answer queries from its own"},
 			{api + "STREAM.MSG.GET.RUNS_LOG", "read the head of a log, from the leader"},
@@ -122,6 +124,7 @@ func statekeeper(key string) User {
 		Subscribe: []Right{
 			inbox(key),
 			{contracts.SubjectAPI + ".*", "queries"},
+			{contracts.SubjectAPI + ".*.*", "questions about single runs"},
 			{"$SRV.>", "tell that it is there, and its counters"},
 		},
 	}
@@ -180,19 +183,24 @@ func worker(key string, set AgentSet) User {
 	for _, agent := range set.Agents {
 		u.Publish = append(u.Publish, Right{"$KV.agents." + agent, "register agent " + agent},
 			Right{api + "DIRECT.GET.KV_agents.$KV.agents." + agent, "see whether it is registered"})
-		consumers := []string{"*"}
-		if agent != AnyAgent {
-			consumers = nil
-			for _, p := range contracts.Priorities() {
-				consumers = append(consumers, contracts.WorkConsumer(agent, p))
-			}
-		}
-		for _, c := range consumers {
+		for _, c := range queuesOf(agent) {
 			u.Publish = append(u.Publish, Right{api + "CONSUMER.MSG.NEXT.RUNS_WORK." + c, "take its work"})
 			u.Publish = append(u.Publish, acks(contracts.StreamWork, c, "keep, answer and give back its work")...)
 		}
 	}
 	return u
+}
+
+// queuesOf are the consumers of an agent's work.
+func queuesOf(agent string) []string {
+	if agent == AnyAgent {
+		return []string{"*"}
+	}
+	var all []string
+	for _, p := range contracts.Priorities() {
+		all = append(all, contracts.WorkConsumer(agent, p))
+	}
+	return all
 }
 
 // submits and reads are what clients may do.
@@ -243,13 +251,16 @@ func client(key string) User {
 	return u
 }
 
-// Viewer is the user who may see one run: its events as they come and its last
-// one. Nothing else, not even that other runs exist.
-func Viewer(key, runID string) User {
+// viewer is the user who may see one run: its events, those that were and those
+// that come, and its status. Not even that there are other runs.
+func viewer(key, runID string) User {
 	return User{
-		Name: "viewer-" + runID, Key: key, What: "follows run " + runID + " alone",
+		Name: "viewer", Key: key, What: "follows run " + runID + " alone",
 		Publish: []Right{
 			{api + "DIRECT.GET.RUNS_LOG." + contracts.EventsSubject(runID), "read the run's last event"},
+			{window.Subject(window.KindLog, runID), "read the run's history"},
+			{window.Subject(window.KindLeader, runID), "the same from the leader, where a replica lags"},
+			{window.Subject(window.KindRun, runID), "get the run"},
 		},
 		Subscribe: []Right{inbox(key), {contracts.EventsSubject(runID), "follow the run"}},
 	}

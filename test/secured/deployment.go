@@ -4,6 +4,7 @@ package secured
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -76,7 +77,7 @@ func (d *Deployment) Config(i int) string { return filepath.Join(d.Dir, d.Made.B
 // the broker's own monitoring, of which a machine that runs several tests has one.
 func (d *Deployment) boot(t testing.TB, i int) {
 	t.Helper()
-	s, err := server.NewServer(d.options(t, i))
+	s, err := server.NewServer(d.Options(t, i))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,8 @@ func (d *Deployment) boot(t testing.TB, i int) {
 	d.brokers[i] = s
 }
 
-func (d *Deployment) options(t testing.TB, i int) *server.Options {
+// Options are what a broker's file says, but for its monitoring port.
+func (d *Deployment) Options(t testing.TB, i int) *server.Options {
 	t.Helper()
 	t.Setenv("LONGHAUL_DATA", d.data[i])
 	opts, err := server.ProcessConfigFile(d.Config(i))
@@ -135,7 +137,7 @@ func (d *Deployment) Restart(t testing.TB, i int) {
 func (d *Deployment) Reload(t testing.TB) {
 	t.Helper()
 	for i, s := range d.brokers {
-		if err := s.ReloadOptions(d.options(t, i)); err != nil {
+		if err := s.ReloadOptions(d.Options(t, i)); err != nil {
 			t.Fatalf("reload broker %d: %v", i, err)
 		}
 	}
@@ -143,6 +145,16 @@ func (d *Deployment) Reload(t testing.TB) {
 
 // Context is the path of a user's NATS context, such as "main-dispatcher".
 func (d *Deployment) Context(user string) string { return filepath.Join(d.Dir, "users", user+".json") }
+
+// Read is what a file of the deployment holds.
+func (d *Deployment) Read(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(d.Dir, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
 
 // Connect connects as a user. What the broker reports to the connection is told to complain.
 func (d *Deployment) Connect(t testing.TB, user string, complain func(error)) *nats.Conn {

@@ -125,9 +125,15 @@ func (p *process) kill() {
 // cli runs a client command as the user of a role.
 func (s *stage) cli(t *testing.T, role string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	return s.flags(t, append(args, "--context", s.d.Context(s.user(role)))...)
+}
+
+// flags runs a client command with nothing but these.
+func (s *stage) flags(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, append(args, "--context", s.d.Context(s.user(role)))...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

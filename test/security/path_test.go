@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"longhaul/internal/security"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/test/secured"
 )
 
@@ -188,4 +191,53 @@ func get(t *testing.T, url string) (int, string) {
 		return 0, err.Error()
 	}
 	return resp.StatusCode, string(body)
+}
+
+// TestViewer shows one run to somebody, with all of its history, and no other.
+func TestViewer(t *testing.T) {
+	s := newStage(t, security.Plan{})
+	mine, other := contracts.NewRunID(), contracts.NewRunID()
+	for _, id := range []string{mine, other} {
+		s.must(t, "client", "submit", "echo", "--run-id", id, "--message", "of "+id, "--wait")
+	}
+	user, err := security.Grant(s.d.Dir, "main", mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.d.Reload(t)
+	s.d.Reload(t) // the broker joins an account that is new to it to others only now
+	viewer := strings.TrimPrefix(user, "main-")
+	out, errs, code := s.cli(t, viewer, "watch", mine, "--json")
+	if code != 0 || strings.Count(out, "\n") < 3 || !strings.Contains(out, `"run.queued"`) || !strings.Contains(out, `"run.succeeded"`) {
+		t.Errorf("watch ended with %d:\n%s%s", code, out, errs)
+	}
+	if out := s.must(t, viewer, "get", mine, "--json"); !strings.Contains(out, `"succeeded"`) {
+		t.Errorf("get: %s", out)
+	}
+	for _, args := range [][]string{{"get", other}, {"list"}} {
+		if out, _, code := s.cli(t, viewer, args...); code == 0 || strings.Contains(out, other) {
+			t.Errorf("%v ended with %d: %s", args, code, out)
+		}
+	}
+	stolen := filepath.Join(t.TempDir(), "stolen.json")
+	text := s.d.Read(t, "users/"+user+".json")
+	seed := filepath.Join(filepath.Dir(stolen), "stolen.nk")
+	text = strings.ReplaceAll(text, filepath.Join(s.d.Dir, "users", user+".nk"), seed)
+	for path, data := range map[string]string{stolen: text, seed: s.d.Read(t, "users/"+user+".nk")} {
+		if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if nc, err := jsutil.Connect(jsutil.ConnectConfig{Context: stolen}); err != nil {
+		t.Errorf("before the revocation: %v", err)
+	} else {
+		nc.Close()
+	}
+	if n, err := security.Revoke(s.d.Dir, "main", mine); n != 1 || err != nil {
+		t.Fatalf("%d revoked: %v", n, err)
+	}
+	s.d.Reload(t)
+	if _, err := jsutil.Connect(jsutil.ConnectConfig{Context: stolen}); err == nil {
+		t.Error("a revoked viewer is let in")
+	}
 }
