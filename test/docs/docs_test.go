@@ -16,6 +16,13 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// The README has blocks that are no commands, and commands that need more than there is here.
+func TestReadme(t *testing.T) {
+	if err := follow(t, "../../README.md", filepath.Join(home, "longhaul"), commandsAlone); err != nil {
+		t.Error(err)
+	}
+}
+
 // The tutorial is for a home directory with a clone in it.
 func TestTutorial(t *testing.T) {
 	if err := follow(t, "../../docs/tutorial.md", home); err != nil {

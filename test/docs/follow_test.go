@@ -14,8 +14,8 @@ import (
 )
 
 // follow does what a page says, from a directory, and returns the first thing
-// that is not as it says.
-func follow(t *testing.T, page, from string) (err error) {
+// that is not as it says. Blocks that are not chosen are left out.
+func follow(t *testing.T, page, from string, choose ...func(block) bool) (err error) {
 	t.Helper()
 	blocks, err := readPage(page)
 	if err != nil {
@@ -24,12 +24,17 @@ func follow(t *testing.T, page, from string) (err error) {
 	w := walk{t: t, dir: from, env: newcomer(t), terminals: map[string]*terminal{}}
 	defer func() { err = errors.Join(err, w.close()) }()
 	for _, b := range blocks {
+		if len(choose) > 0 && !choose[0](b) {
+			continue
+		}
 		if err := w.do(b); err != nil {
 			return fmt.Errorf("%s: %w", page, err)
 		}
 	}
 	return nil
 }
+
+func commandsAlone(b block) bool { return b.language == "console" }
 
 // newcomer is the environment of somebody on a machine of his own, where the
 // port that a broker has by default is free: here another one stands for it.
