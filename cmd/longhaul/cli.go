@@ -22,9 +22,9 @@ type cli struct {
 	Get         getCmd         `cmd:"" group:"runs" help:"Show a run and its result."`
 	List        listCmd        `cmd:"" group:"runs" help:"List runs, newest first."`
 	Cancel      cancelCmd      `cmd:"" group:"runs" help:"Cancel runs."`
-	Redrive     redriveCmd     `cmd:"" group:"runs" help:"Start a new round of runs that failed, timed out or were cancelled."`
+	Redrive     redriveCmd     `cmd:"" group:"runs" help:"Run again what failed, timed out or was cancelled."`
 	Signal      signalCmd      `cmd:"" group:"runs" help:"Send a run a signal that it waits for."`
-	Confirm     confirmCmd     `cmd:"" group:"runs" help:"List what a run asks to have confirmed, and answer."`
+	Confirm     confirmCmd     `cmd:"" group:"runs" help:"See what a run asks before it acts, and say yes or no."`
 	Checkpoints checkpointsCmd `cmd:"" group:"runs" help:"List, show and delete a run's checkpoints."`
 	Agents      agentsCmd      `cmd:"" group:"runs" help:"List the agents that workers have registered."`
 	Stats       statsCmd       `cmd:"" group:"runs" help:"Count runs by agent and status."`
@@ -41,22 +41,41 @@ type cli struct {
 	Completion completionCmd `cmd:"" group:"other" help:"Print a script that completes commands in your shell."`
 }
 
-const description = `Longhaul runs long jobs durably on NATS JetStream.
+const description = `Longhaul runs long jobs durably on NATS JetStream. To begin with:
 
-Every flag can be set in the environment: the global flags and those of the services as LONGHAUL_<FLAG>, such as LONGHAUL_NATS; those of any other command as LONGHAUL_<COMMAND>_<FLAG>, such as LONGHAUL_SUBMIT_PRIORITY. A flag wins over the environment, also --context over LONGHAUL_NATS and --nats over LONGHAUL_CONTEXT.
+    longhaul demo
+    longhaul dev
+    longhaul submit echo --message "hello" --wait`
+
+// moreHelp stands below the commands and flags.
+const moreHelp = `
+Every flag can be set in the environment: the global flags and those of the
+services as LONGHAUL_<FLAG>, such as LONGHAUL_NATS; those of any other command
+as LONGHAUL_<COMMAND>_<FLAG>, such as LONGHAUL_SUBMIT_PRIORITY. A flag wins over
+the environment, also --context over LONGHAUL_NATS and --nats over
+LONGHAUL_CONTEXT.
 
 Exit codes:
+    0  the run succeeded; or what was asked is done
+    1  another error
+    2  usage: a flag, an argument or a submission is wrong
+    3  the run failed
+    4  the run timed out
+    5  the run was cancelled
+    6  the run was rejected
+    7  the broker cannot be reached
+    8  not found
+  130  interrupted; a run that was followed goes on
+`
 
-      0  the run succeeded; or what was asked is done
-      1  another error
-      2  usage: a flag, an argument or a submission is wrong
-      3  the run failed
-      4  the run timed out
-      5  the run was cancelled
-      6  the run was rejected
-      7  the broker cannot be reached
-      8  not found
-    130  interrupted; a run that was followed goes on`
+// printHelp prints the help of a command, or of all of them.
+func printHelp(o kong.HelpOptions, k *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(o, k); err != nil || k.Selected() != nil {
+		return err
+	}
+	_, err := fmt.Fprint(k.Stdout, moreHelp)
+	return err
+}
 
 // newParser builds the command line parser for grammar, writing to a's streams.
 func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { //nolint:revive // the context is an argument of the commands
@@ -66,6 +85,7 @@ func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { 
 		kong.Writers(a.stdout, a.stderr),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(a),
+		kong.Help(printHelp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100, NoExpandSubcommands: true}),
 		kong.ValueFormatter(func(v *kong.Value) string { return v.Help }),
 		kong.ExplicitGroups([]kong.Group{
@@ -85,6 +105,7 @@ func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { 
 // must not filter what `longhaul list` shows, and the LONGHAUL_RUN_ID that an
 // exec agent's program is given must not become the id of what it submits.
 func nameEnvironment(k *kong.Kong) error {
+	k.Model.HelpFlag.Help = "Show this help."
 	upper := strings.NewReplacer("-", "_", " ", "_")
 	var name func(node *kong.Node, prefix string)
 	name = func(node *kong.Node, prefix string) {

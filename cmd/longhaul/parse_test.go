@@ -44,7 +44,14 @@ func TestCommandHelp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, node := range parser.Model.Children {
+		if !strings.Contains(string(readme), "`"+node.Name+"`") {
+			t.Errorf("the README does not name %s", node.Name)
+		}
 		if node.Help == "" || strings.HasSuffix(strings.TrimSuffix(node.Help, "."), ".") {
 			t.Errorf("%s: help %q", node.Name, node.Help)
 		}
@@ -61,7 +68,7 @@ func TestCommandHelp(t *testing.T) {
 
 func TestCandidates(t *testing.T) {
 	for words, want := range map[string]string{
-		"":                              "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor version completion",
+		"":                              "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor bench version completion",
 		"ch":                            "checkpoints",
 		"checkpoints ":                  "list get next delete",
 		"checkpoints d":                 "delete",
@@ -72,7 +79,7 @@ func TestCandidates(t *testing.T) {
 		"--nats url completion ":        "bash zsh fish",
 		"list --status t":               "timed_out",
 		"submit echo --param n=1 --wai": "--wait",
-		"nosuch ":                       "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor version completion",
+		"nosuch ":                       "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor bench version completion",
 	} {
 		var grammar cli
 		parser, err := newParser(&grammar, newApp(nil, nil, nil, os.Getenv), t.Context())

@@ -32,7 +32,7 @@ type redriveCmd struct {
 
 // Help is shown below the command's summary.
 func (redriveCmd) Help() string {
-	return `The run goes on from its last checkpoint, on the same log, with its attempts counted anew. The exit code is 1 for a run that did not end badly, 8 for one that is unknown; with --follow and --wait it tells how the run ended.
+	return `It is a new round of the same run: it goes on from its last checkpoint, on the same log, with its attempts counted anew. The exit code is 1 for a run that did not end badly, 8 for one that is unknown; with --follow and --wait it tells how the run ended.
 
 In place of a run, a filter names all that match the whole of it; without --status these are the runs that failed, timed out or were cancelled. It says how many there are, and asks before it acts on more than one; where there is nobody to ask, --yes is needed. With --json it prints one line for each.
 

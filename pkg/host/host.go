@@ -17,11 +17,12 @@ import (
 // Config is a worker's configuration: Agents is all that is required.
 type Config = worker.Config
 
-// Main hosts the agents of cfg. It connects to the broker that LONGHAUL_NATS,
-// LONGHAUL_CONTEXT and LONGHAUL_CREDS name, as the longhaul command does, the
-// one on this machine unless told, and executes runs until SIGINT or SIGTERM,
-// when it drains. A second signal ends the program at once. What is wrong is
-// printed, and the exit code is 1.
+// Main hosts the agents of cfg. It connects to the broker that the environment
+// names, by the variables of the longhaul command: LONGHAUL_NATS (the one on
+// this machine unless told), LONGHAUL_CONTEXT, _CREDS, _NKEY, _TLS_CA,
+// _TLS_CERT, _TLS_KEY and _INBOX_PREFIX. It executes runs until SIGINT or
+// SIGTERM, when it drains; a second signal ends the program at once. What is
+// wrong is printed, and the exit code is 1.
 func Main(cfg Config) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
@@ -36,8 +37,11 @@ func run(ctx context.Context, cfg Config) error {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{
-		URL: os.Getenv("LONGHAUL_NATS"), Context: os.Getenv("LONGHAUL_CONTEXT"), Creds: os.Getenv("LONGHAUL_CREDS"),
-		Name: "longhaul worker", Retry: true, Logger: cfg.Logger,
+		URL: os.Getenv("LONGHAUL_NATS"), Context: os.Getenv("LONGHAUL_CONTEXT"),
+		Creds: os.Getenv("LONGHAUL_CREDS"), NKey: os.Getenv("LONGHAUL_NKEY"),
+		TLSCA: os.Getenv("LONGHAUL_TLS_CA"), TLSCert: os.Getenv("LONGHAUL_TLS_CERT"), TLSKey: os.Getenv("LONGHAUL_TLS_KEY"),
+		InboxPrefix: os.Getenv("LONGHAUL_INBOX_PREFIX"),
+		Name:        "longhaul worker", Retry: true, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
