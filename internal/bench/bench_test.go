@@ -120,3 +120,35 @@ func waitForMessages(t *testing.T, js jetstream.JetStream, stream string, want u
 	}
 	t.Errorf("%s holds %d messages, want %d", stream, have, want)
 }
+
+// TestDequeue takes back what waits for the bench's agent, and nothing else.
+func TestDequeue(t *testing.T) {
+	b := jstest.Start(t)
+	id := contracts.NewRunID()
+	for _, key := range []string{"bench", "other"} {
+		for _, p := range contracts.Priorities() {
+			if _, err := b.JS.Publish(t.Context(), contracts.WorkSubject(key, p, id), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := bench.Dequeue(t.Context(), b.NC, "bench"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.JS.Stream(t.Context(), contracts.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Info(t.Context(), jetstream.WithSubjectFilter(">"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range contracts.Priorities() {
+		if info.State.Subjects[contracts.WorkSubject("other", p, id)] != 1 {
+			t.Errorf("other agents' work is gone: %v", info.State.Subjects)
+		}
+	}
+	if info.State.Msgs != 3 {
+		t.Errorf("%d messages are left, want 3: %v", info.State.Msgs, info.State.Subjects)
+	}
+}
