@@ -203,6 +203,11 @@ func (s *statsCmd) Run(ctx context.Context, a *app) error {
 	}
 	row(a.out.bold("all"), stats.ByStatus)
 	a.out.table(append(head, "ALL"), rows)
+	// What is queued may be so because of a pause. Who may count runs and not
+	// look at queues does without.
+	if registered, err := c.Agents(ctx); err == nil {
+		a.showPauses(registered)
+	}
 	return nil
 }
 
@@ -211,7 +216,7 @@ type agentsCmd struct{}
 
 // Help is shown below the command's summary.
 func (agentsCmd) Help() string {
-	return `LISTENING says whether a worker waits for the agent's work now; one whose places are all taken does not. HELD counts the runs that are executing or in a retry's delay.
+	return `LISTENING says whether a worker waits for the agent's work now; one whose places are all taken does not. HELD counts the runs that are executing or in a retry's delay. Queues that are paused are named below the table.
 
 Examples:
 
@@ -251,5 +256,26 @@ func (c *agentsCmd) Run(ctx context.Context, a *app) error {
 			strings.Join(paramNames(ag.InputSchema), ", "), oneLine(ag.Description, 70)})
 	}
 	a.out.table([]string{"AGENT", "LISTENING", "QUEUED", "HELD", "PARAMS", "WHAT IT DOES"}, rows)
+	a.showPauses(agents)
 	return nil
+}
+
+// showPauses names the queues that are paused.
+func (a *app) showPauses(agents []client.Agent) {
+	any := false
+	for _, ag := range agents {
+		for _, q := range ag.Queues {
+			if q.Pause == nil {
+				continue
+			}
+			if !any {
+				a.out.printf("\n")
+			}
+			any = true
+			a.out.printf("%s %s (%s) is %s\n", a.out.yellow("‖"), ag.AgentKey, q.Priority, a.pauseWords(*q.Pause))
+		}
+	}
+	if any {
+		a.err.next("let one go on", "longhaul resume AGENT")
+	}
 }

@@ -35,7 +35,7 @@ type Survey struct {
 	logger *slog.Logger
 	taken  time.Time // the last one
 
-	waiting, leased, oldest, inbox, lag, lagAge *prometheus.GaugeVec
+	waiting, leased, oldest, paused, inbox, lag, lagAge *prometheus.GaugeVec
 }
 
 func newSurvey(s *Set, js jetstream.JetStream, logger *slog.Logger) *Survey {
@@ -44,6 +44,7 @@ func newSurvey(s *Set, js jetstream.JetStream, logger *slog.Logger) *Survey {
 		waiting: s.Gauge("queue_waiting_runs", "Runs in a queue that no worker has been handed yet.", "agent_key", "priority"),
 		leased:  s.Gauge("queue_leased_runs", "Runs of a queue that a worker has, or that wait for their retry.", "agent_key", "priority"),
 		oldest:  s.Gauge("queue_oldest_seconds", "Age of the oldest run that no worker has been handed yet.", "agent_key", "priority"),
+		paused:  s.Gauge("queue_paused", "Whether the queue is paused by an operator: 1 if it is.", "agent_key", "priority"),
 		inbox:   s.Gauge("inbox_messages", "Messages that no dispatcher has answered yet.", "consumer"),
 		lag:     s.Gauge("projection_lag_events", "Events that are not in a stored status record yet."),
 		lagAge:  s.Gauge("projection_lag_seconds", "Age of the oldest event that is not in a stored status record yet."),
@@ -58,7 +59,7 @@ func (v *Survey) refresh() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), surveyWait)
 	defer cancel()
-	for _, g := range []*prometheus.GaugeVec{v.waiting, v.leased, v.oldest, v.inbox, v.lag, v.lagAge} {
+	for _, g := range []*prometheus.GaugeVec{v.waiting, v.leased, v.oldest, v.paused, v.inbox, v.lag, v.lagAge} {
 		g.Reset()
 	}
 	if err := errors.Join(v.queues(ctx), v.projection(ctx)); err != nil {
@@ -96,6 +97,11 @@ func (v *Survey) queues(ctx context.Context) error {
 			return err
 		}
 		v.oldest.WithLabelValues(part[2], part[3]).Set(age)
+		paused := 0.0
+		if info.Paused {
+			paused = 1
+		}
+		v.paused.WithLabelValues(part[2], part[3]).Set(paused)
 	}
 	return list.Err()
 }

@@ -60,6 +60,12 @@ func TestMetrics(t *testing.T) {
 		return age > 0.05 && age < 60, fmt.Sprint(age)
 	})
 	meter(0, "queue_oldest_seconds", "agent_key", "echo", "priority", "low")
+	meter(0, "queue_paused", "agent_key", "echo", "priority", "low")
+	if _, err := b.JS.PauseConsumer(t.Context(), contracts.StreamWork, contracts.WorkConsumer("echo", contracts.PriorityLow), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	meter(1, "queue_paused", "agent_key", "echo", "priority", "low")
+	meter(0, "queue_paused", "agent_key", "echo", "priority", "normal")
 
 	// Submissions that no dispatcher takes.
 	for range 4 {

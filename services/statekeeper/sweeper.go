@@ -256,7 +256,7 @@ func (s *sweeper) giveBack(ctx context.Context, run liveRun, subject string, see
 		} // else no worker has ever asked for it
 		queues[name] = queue
 	}
-	if queue == nil {
+	if queue == nil || queue.Paused { // what was given back to a paused queue waits there
 		return nil
 	}
 	m, err := jsutil.GetLast(ctx, s.js.Conn(), contracts.StreamWork, subject)

@@ -224,3 +224,59 @@ func TestSweeperGivesBack(t *testing.T) {
 		t.Errorf("%d runs were asked for", n)
 	}
 }
+
+// What was handed out and given back while its queue is paused waits for the
+// resume: it is not with a worker that never began it, and the doctor must not
+// be told so.
+func TestSweeperLeavesPausedQueues(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	if err := jsutil.EnsureWorkConsumers(t.Context(), b.JS, "echo", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	name := contracts.WorkConsumer("echo", contracts.PriorityNormal)
+	cons, err := b.JS.Consumer(t.Context(), contracts.StreamWork, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id := p.submit(contracts.Submission{})
+	p.putWork(id)
+	m, err := cons.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JS.PauseConsumer(t.Context(), contracts.StreamWork, name, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	k := startKeeper(t, b, Config{}, idle)
+	k.sweeper.interval = time.Millisecond
+	looked := func() contracts.SweepResponse {
+		t.Helper()
+		var did any
+		waitFor(t, "a sweep", func() (bool, string) {
+			var err error
+			did, err = k.sweeper.now(t.Context(), []byte(`{"dry_run":true}`))
+			return err == nil && k.feed.current().stats().Total == 1, fmt.Sprint(err)
+		})
+		return did.(contracts.SweepResponse)
+	}
+	for range 4 {
+		if did := looked(); len(did.Released)+len(did.Requeued) > 0 {
+			t.Fatalf("a run behind a pause is taken for stuck: %+v", did)
+		}
+	}
+	if _, err := b.JS.ResumeConsumer(t.Context(), contracts.StreamWork, name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = cons.Next(); err != nil { // it comes, and its receiver dies
+		t.Fatal(err)
+	}
+	waitFor(t, "the lease to be missed", func() (bool, string) {
+		did := looked()
+		return len(did.Released) == 1 && did.Released[0] == id, fmt.Sprintf("%+v", did)
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -226,7 +227,7 @@ func (s *stage) cli(t *testing.T, stdin string, args ...string) (stdout, stderr 
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	role := "client"
-	if args[0] == "doctor" || args[0] == "checkpoints" || args[0] == "topology" {
+	if slices.Contains([]string{"doctor", "checkpoints", "topology", "pause", "resume"}, args[0]) {
 		role = "operator"
 	}
 	cmd := exec.CommandContext(ctx, binary, append(args, s.flags(role)...)...)

@@ -126,6 +126,9 @@ const healthy = `load 30s
   longhaul_worker_loop_timestamp_seconds{instance="drained",loop="intake"} 0x120
   longhaul_worker_slots{instance="a"} 10x120
   longhaul_statekeeper_queue_oldest_seconds{instance="c",agent_key="echo",priority="low"} 0+5x20 0x100
+  longhaul_statekeeper_queue_oldest_seconds{instance="c",agent_key="paused",priority="low"} 0+30x120
+  longhaul_statekeeper_queue_paused{instance="c",agent_key="paused",priority="low"} 1x120
+  longhaul_statekeeper_queue_paused{instance="c",agent_key="echo",priority="low"} 0x120
   longhaul_statekeeper_inbox_messages{instance="c",consumer="dispatcher-submit"} 0 40 0 300 0 0x115
   longhaul_statekeeper_projection_lag_seconds{instance="c"} 0 1 2 0 1x116
   longhaul_worker_takeovers_total{instance="a"} 0x60 3x60
@@ -152,6 +155,7 @@ var scenarios = map[string]struct {
 	"LonghaulLoopStuck":          {`longhaul_worker_loop_timestamp_seconds{instance="a",loop="intake"} 0+30x20 600x100`, 14 * time.Minute},
 	"LonghaulNoWorker":           {`-longhaul_worker_slots{instance="a"}`, 3 * time.Minute},
 	"LonghaulQueueAging":         {`longhaul_statekeeper_queue_oldest_seconds{instance="c",agent_key="echo",priority="low"} 0+30x120`, 9 * time.Minute},
+	"LonghaulQueuePaused":        {`longhaul_statekeeper_queue_oldest_seconds{instance="c",agent_key="paused",priority="low"} 13000+30x120`, 52 * time.Minute},
 	"LonghaulInboxBacklog":       {`longhaul_statekeeper_inbox_messages{instance="c",consumer="dispatcher-submit"} 0x20 50x100`, 20 * time.Minute},
 	"LonghaulProjectionLag":      {`longhaul_statekeeper_projection_lag_seconds{instance="c"} 0+5x120`, 6 * time.Minute},
 	"LonghaulProjectionUnknown":  {`-longhaul_statekeeper_projection_lag_seconds{instance="c"}`, 6 * time.Minute},

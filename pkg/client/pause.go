@@ -1,0 +1,116 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+)
+
+// PauseOptions say which queues of an agent are paused, and for how long. The
+// zero value is all of them, until they are resumed.
+type PauseOptions struct {
+	Priorities []contracts.Priority // none: all
+	For        time.Duration        // 0: until Resume
+	Reason, By string               // shown beside the queue; either may be empty
+}
+
+// ErrNoQueue says that an agent has no queue: no worker has ever served it.
+var ErrNoQueue = errors.New("the agent has no queue: no worker has ever served it")
+
+// A pause is the broker's own, of the consumer that workers pull from, and no
+// state of ours: it outlasts restarts of everything, and whoever makes sure
+// that the consumer stands leaves it alone (jsutil's settings). Why, and who,
+// are kept in the consumer's metadata.
+const (
+	pauseReason = "longhaul.pause.reason"
+	pauseBy     = "longhaul.pause.by"
+)
+
+// untilResumed is the end of a pause without one: the broker wants a time.
+var untilResumed = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Pause has workers be handed no more runs of an agent. Runs that are executed
+// go on to their end; what would be handed out again meanwhile waits like the
+// rest: retries, sleepers that wake, and runs whose worker has died.
+//
+// It returns the agent's queues as they are then. Pausing what is paused sets
+// a new end and reason. An error that comes halfway leaves some of the queues
+// paused; it is safe to try again.
+func (c *Client) Pause(ctx context.Context, agentKey string, o PauseOptions) ([]Queue, error) {
+	if err := checkTexts(field{"reason", o.Reason}, field{"by", o.By}); err != nil {
+		return nil, fmt.Errorf("pause agent %s: %w", agentKey, err)
+	}
+	until := untilResumed
+	if o.For > 0 {
+		until = time.Now().Add(o.For)
+	}
+	return c.pause(ctx, "pause", agentKey, o.Priorities, until, map[string]string{pauseReason: o.Reason, pauseBy: o.By})
+}
+
+// Resume ends a pause, of all priorities if none is named. For queues that are
+// not paused it does nothing. It returns the agent's queues as they are then.
+func (c *Client) Resume(ctx context.Context, agentKey string, priorities ...contracts.Priority) ([]Queue, error) {
+	return c.pause(ctx, "resume", agentKey, priorities, time.Time{}, map[string]string{pauseReason: "", pauseBy: ""})
+}
+
+// pause sets the end of the pause, none if it is zero, and what metadata says of it.
+func (c *Client) pause(ctx context.Context, what, agentKey string, priorities []contracts.Priority, until time.Time, words map[string]string) ([]Queue, error) {
+	err := contracts.CheckAgentKey(agentKey)
+	if err == nil && len(priorities) == 0 {
+		priorities = contracts.Priorities()
+	}
+	for i := 0; i < len(priorities) && err == nil; i++ {
+		if err = c.pauseQueue(ctx, contracts.WorkConsumer(agentKey, priorities[i]), until, words); err != nil {
+			err = fmt.Errorf("queue of priority %s: %w", priorities[i], err)
+		}
+	}
+	var queues []Queue
+	if err == nil {
+		queues, err = c.queues(ctx, agentKey)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s agent %s: %w", what, agentKey, err)
+	}
+	return queues, nil
+}
+
+func (c *Client) pauseQueue(ctx context.Context, consumer string, until time.Time, words map[string]string) error {
+	found, err := c.js.Consumer(ctx, contracts.StreamWork, consumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return ErrNoQueue
+	}
+	if err != nil {
+		return jsutil.Translate(err)
+	}
+	cfg, changed := found.CachedInfo().Config, false
+	metadata := make(map[string]string, len(cfg.Metadata))
+	for k, v := range cfg.Metadata {
+		metadata[k] = v
+	}
+	for k, v := range words {
+		changed = changed || metadata[k] != v
+		if metadata[k] = v; v == "" {
+			delete(metadata, k)
+		}
+	}
+	if changed {
+		// First, so that there is no pause without its reason. The broker leaves
+		// pause_until alone here.
+		cfg.Metadata = metadata
+		if _, err := c.js.UpdateConsumer(ctx, contracts.StreamWork, cfg); err != nil {
+			return fmt.Errorf("note the reason: %w", jsutil.Translate(err))
+		}
+	}
+	if until.IsZero() {
+		_, err = c.js.ResumeConsumer(ctx, contracts.StreamWork, consumer)
+	} else {
+		_, err = c.js.PauseConsumer(ctx, contracts.StreamWork, consumer, until)
+	}
+	return jsutil.Translate(err)
+}
