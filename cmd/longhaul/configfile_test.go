@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -37,7 +38,7 @@ func TestExampleFile(t *testing.T) {
 // A flag wins over the environment, that over the file, and that over the default.
 func TestSettingsOfTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agents.yaml")
-	text := "worker: {concurrency: 7, max_attempts: 8, run_timeout_seconds: 1.5, lease_ttl_seconds: 90, drain_timeout_seconds: 0}\nagents: [{key: mine, echo: {}}]\n"
+	text := "worker: {concurrency: 7, max_attempts: 8, run_timeout_seconds: 1.5, lease_ttl_seconds: 90, drain_timeout_seconds: 0}\nagents: [{key: mine, echo: {}, concurrency: 4}]\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func TestSettingsOfTheFile(t *testing.T) {
 	}{{nil, []string{"--config", path}}, {[]string{"LONGHAUL_CONFIG=" + path}, nil}} {
 		var got map[string]any
 		r := checks(t, append(from.env, "LONGHAUL_MAX_ATTEMPTS=9", "LONGHAUL_RUN_TIMEOUT_SECONDS=5"),
-			append(from.args, "--json", "--run-timeout-seconds", "6", "--agent", "count")...)
+			append(from.args, "--json", "--run-timeout-seconds", "6", "--agent", "count", "--agent-concurrency", "count=2")...)
 		if r.code != exitOK {
 			t.Fatalf("%+v", r)
 		}
@@ -57,6 +58,9 @@ func TestSettingsOfTheFile(t *testing.T) {
 			if got[name] != value {
 				t.Errorf("%s is %v, want %v", name, got[name], value)
 			}
+		}
+		if limits := fmt.Sprint(got["agent_concurrency"]); limits != "map[count:2 mine:4]" {
+			t.Errorf("agent_concurrency %s", limits)
 		}
 		if agents, _ := got["agents"].([]any); len(agents) != 2 || agents[1] != "mine" {
 			t.Errorf("agents %v", got["agents"])

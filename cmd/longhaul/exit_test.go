@@ -74,6 +74,8 @@ func TestExitCodes(t *testing.T) {
 		{"broker and context", "list --context nosuch --nats " + url, exitUsage, "give one"},
 		{"worker without places", "worker --agent echo --concurrency 0", exitUsage, "--concurrency must be above 0, not 0"},
 		{"worker without time", "worker --agent echo --run-timeout-seconds 0 --lease-ttl-seconds 0", exitUsage, "--run-timeout-seconds must be above 0"},
+		{"worker with an agent without places", "worker --agent echo --agent count --agent-concurrency count=0", exitUsage, "--agent-concurrency count=0: must be one of echo, count, and above 0"},
+		{"worker with places for nobody", "worker --agent echo --agent-concurrency eco=1", exitUsage, "--agent-concurrency eco=1: must be one of echo,"},
 		{"dev without places", "dev --memory --port 0 --concurrency 0", exitUsage, "--concurrency must be above 0"},
 		{"dispatcher without a limit", "dispatcher --max-timeout-seconds 0", exitUsage, "--max-timeout-seconds must be above 0"},
 		{"worker without agents", "worker", exitUsage, "--exec NAME=COMMAND"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,10 +224,11 @@ func (w withWindow) Run(ctx context.Context) error {
 type workerCmd struct {
 	Config configFile `type:"path" placeholder:"FILE" help:"File of YAML or JSON that says which agents to host, and settings. A flag or the environment wins over its settings."`
 	agentFlags
-	WorkerID    string `name:"worker-id" placeholder:"ID" help:"The worker's name among all (default: a fresh one at every start)."`
-	Concurrency int    `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
-	Check       bool   `help:"Check the configuration, and end."`
-	Once        bool   `help:"Execute one run that waits, and end: exit code 8 if none waits."`
+	WorkerID    string         `name:"worker-id" placeholder:"ID" help:"The worker's name among all (default: a fresh one at every start)."`
+	Concurrency int            `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
+	AgentLimits map[string]int `name:"agent-concurrency" placeholder:"AGENT=N" help:"Runs of one agent that are executed at once, if fewer; may be repeated."`
+	Check       bool           `help:"Check the configuration, and end."`
+	Once        bool           `help:"Execute one run that waits, and end: exit code 8 if none waits."`
 
 	RunTimeoutSeconds             float64 `default:"300" placeholder:"S" help:"Time for an attempt of a run that names none (default ${default})."`
 	MaxAttempts                   int     `default:"3" placeholder:"N" help:"Attempts in all of a run that names none (default ${default})."`
@@ -254,6 +256,7 @@ Examples:
     longhaul worker --exec 'summarize=python3 summarize.py --fast'
     longhaul worker --config agents.yaml
     longhaul worker --config agents.yaml --check
+    longhaul worker --agent echo --agent count --agent-concurrency count=2
     longhaul worker --agent echo --once`
 }
 
@@ -305,8 +308,14 @@ func (w *workerCmd) Run(ctx context.Context, a *app) error {
 
 // settingsOf names what a worker is configured with.
 func settingsOf(cfg worker.Config) []any {
+	limits := map[string]int{}
+	for _, a := range cfg.Agents {
+		if a.Concurrency > 0 {
+			limits[a.Key] = a.Concurrency
+		}
+	}
 	return []any{
-		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
+		"agents", keysOf(cfg.Agents), "concurrency", cfg.Concurrency, "agent_concurrency", limits, "run_timeout", cfg.RunTimeout, "max_attempts", cfg.MaxAttempts,
 		"lease", cfg.Lease, "heartbeat_interval", cfg.HeartbeatInterval, "heartbeat_event_interval", cfg.HeartbeatEventInterval,
 		"retry_backoff_base", cfg.RetryBackoffBase, "retry_backoff_max", cfg.RetryBackoffMax, "history_limit", cfg.HistoryLimit,
 		"drain_timeout", cfg.DrainTimeout, "cancel_grace", cfg.CancelGrace,
@@ -319,6 +328,14 @@ func (w *workerCmd) config(log *slog.Logger) (worker.Config, agentfile.File, err
 	if err == nil && w.Config != "" {
 		file, err = w.Config.load(log)
 		agents = append(agents, file.Agents...)
+	}
+	for key, n := range w.AgentLimits {
+		i := slices.IndexFunc(agents, func(a agent.Agent) bool { return a.Key == key })
+		if err == nil && (i < 0 || n < 1) {
+			err = usagef("--agent-concurrency %s=%d: must be one of %s, and above 0", key, n, strings.Join(keysOf(agents), ", "))
+		} else if err == nil {
+			agents[i].Concurrency = n
+		}
 	}
 	return worker.Config{
 		WorkerID: w.WorkerID, Agents: agents, Concurrency: w.Concurrency,

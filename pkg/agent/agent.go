@@ -30,6 +30,11 @@ type Agent struct {
 	// does not satisfy it before any worker sees it.
 	InputSchema json.RawMessage
 
+	// Concurrency is how many of its runs one worker executes at once; 0 for as
+	// many as the worker has slots. What is above it waits, for this worker or
+	// another one, and leaves the slots to other agents.
+	Concurrency int
+
 	// Run does the work. An error fails the attempt; it is tried again unless
 	// the error is Permanent or OnError says otherwise. A panic is an error.
 	Run func(ctx context.Context, run *Run) (Result, error)
@@ -72,6 +77,9 @@ func (a Agent) Check() error {
 	}
 	if a.Run == nil {
 		faults = append(faults, contracts.Fault{Field: "run", Message: "must be set"})
+	}
+	if a.Concurrency < 0 {
+		faults = append(faults, contracts.Fault{Field: "concurrency", Message: fmt.Sprintf("must not be negative, not %d", a.Concurrency)})
 	}
 	if _, err := schema.Compile(a.InputSchema); err != nil {
 		faults = append(faults, contracts.Fault{Field: "input_schema", Message: err.Error()})

@@ -91,14 +91,11 @@ func (d *Dispatcher) settled(ctx context.Context, runs []string, young bool) (_ 
 func (d *Dispatcher) interrupt(ctx context.Context, runs []string, by string) error {
 	for _, id := range slices.Backward(runs) {
 		last, err := d.log.LastFromLeader(ctx, id)
-		if errors.Is(err, jsutil.ErrNotFound) {
-			continue
-		}
 		if err == nil && !last.Status.Terminal() {
 			body := `{"reason":"its conversation goes on with run ` + by + `"}`
 			err = d.publish(ctx, &nats.Msg{Subject: contracts.CancelSubject(id), Data: []byte(body)})
 		}
-		if err != nil || last.Epoch > 0 {
+		if err != nil && !errors.Is(err, jsutil.ErrNotFound) || last.Epoch > 0 {
 			return err
 		}
 	}

@@ -37,10 +37,7 @@ type item struct {
 }
 
 // How often a submission of a conversation is tried again before the next one, and how soon.
-const (
-	turnTries = 50
-	turnPause = 20 * time.Millisecond
-)
+const turnTries, turnPause = 50, 20 * time.Millisecond
 
 func newSubmitter(d *Dispatcher) *submitter {
 	return &submitter{Dispatcher: d, lane: newLane(), turns: newTurns(), queued: make(chan *item, inFlight)}

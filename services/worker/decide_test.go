@@ -103,7 +103,8 @@ func TestConfigFaultsComeTogether(t *testing.T) {
 // TestShare checks that every queue with a backlog gets its part, and nobody more than room.
 func TestShare(t *testing.T) {
 	got := map[contracts.Priority]int{}
-	sources := []*source{{priority: contracts.PriorityHigh, backlog: 1000}, {priority: contracts.PriorityNormal, backlog: 1000}, {priority: contracts.PriorityLow, backlog: 1000}}
+	one := &hosted{room: 1000}
+	sources := []*source{{hosted: one, priority: contracts.PriorityHigh, backlog: 1000}, {hosted: one, priority: contracts.PriorityNormal, backlog: 1000}, {hosted: one, priority: contracts.PriorityLow, backlog: 1000}}
 	for range 210 { // one slot at a time, as it is with a concurrency of 1
 		for s, n := range share(1, append([]*source(nil), sources...)) {
 			got[s.priority] += n
@@ -112,7 +113,7 @@ func TestShare(t *testing.T) {
 	if got[contracts.PriorityHigh] != 160 || got[contracts.PriorityNormal] != 40 || got[contracts.PriorityLow] != 10 {
 		t.Errorf("210 slots were shared %v, want 160:40:10", got)
 	}
-	all := share(100, []*source{{priority: contracts.PriorityHigh, backlog: 3}, {priority: contracts.PriorityLow, backlog: 1000}})
+	all := share(100, []*source{{hosted: one, priority: contracts.PriorityHigh, backlog: 3}, {hosted: one, priority: contracts.PriorityLow, backlog: 1000}})
 	total := 0
 	for s, n := range all {
 		total += n
@@ -122,5 +123,13 @@ func TestShare(t *testing.T) {
 	}
 	if total != 100 {
 		t.Errorf("%d of 100 were shared", total)
+	}
+	// An agent without room leaves it all to others, and one with some gets no more, over all of its queues.
+	two := &hosted{room: 2}
+	narrow := []*source{{hosted: two, priority: contracts.PriorityHigh, backlog: 9}, {hosted: two, priority: contracts.PriorityLow, backlog: 9}}
+	wide := &source{hosted: one, priority: contracts.PriorityLow, backlog: 1000}
+	all = share(100, append([]*source{{hosted: &hosted{}, priority: contracts.PriorityHigh, backlog: 9}, wide}, narrow...))
+	if all[narrow[0]]+all[narrow[1]] != 2 || all[wide] != 98 || len(all) > 3 {
+		t.Errorf("one with room for 2 got %d and %d, one with room for all %d", all[narrow[0]], all[narrow[1]], all[wide])
 	}
 }

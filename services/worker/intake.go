@@ -1,8 +1,10 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,14 +32,15 @@ const (
 // A queue with a backlog gets requests that together never exceed the free
 // slots. A queue without one has a small standing request, so that work which
 // comes to an idle worker starts without a round trip; these are not counted,
-// and a message that finds every slot taken is given back at once.
+// and a message that finds every slot taken is given back at once. An agent with a
+// concurrency of its own has no more slots than that.
 type intake struct {
 	worker   *Worker
 	sources  []*source // the more urgent first
 	slots    int
 	running  int
 	arrivals chan arrival
-	freed    chan struct{}
+	freed    chan *source
 	wake     chan struct{} // the connection is back: requests of before are void
 	remake   chan struct{} // a consumer is missing
 }
@@ -45,11 +48,15 @@ type intake struct {
 // source is one queue: an agent and a priority.
 type source struct {
 	agentKey string
+	*hosted
 	priority contracts.Priority
 	puller   *jsutil.Puller
 	backlog  uint64 // what the newest message said is still waiting there
 	credit   int    // of the weighted round robin
 }
+
+// hosted is what the queues of an agent have in common.
+type hosted struct{ limit, running, room int }
 
 // arrival is a message, or, without one, the news that a queue is empty.
 type arrival struct {
@@ -60,9 +67,11 @@ type arrival struct {
 // sourcesOf lists the queues of the worker's agents, the more urgent first.
 func (w *Worker) sourcesOf() []*source {
 	var all []*source
+	shared := make([]hosted, len(w.cfg.Agents))
 	for _, p := range contracts.Priorities() {
-		for _, a := range w.cfg.Agents {
-			all = append(all, &source{agentKey: a.Key, priority: p})
+		for i, a := range w.cfg.Agents {
+			shared[i].limit = cmp.Or(a.Concurrency, w.cfg.Concurrency)
+			all = append(all, &source{agentKey: a.Key, hosted: &shared[i], priority: p})
 		}
 	}
 	return all
@@ -72,7 +81,7 @@ func (w *Worker) sourcesOf() []*source {
 func (w *Worker) openIntake() (*intake, error) {
 	in := &intake{
 		worker: w, slots: w.cfg.Concurrency, sources: w.sourcesOf(),
-		freed: make(chan struct{}, w.cfg.Concurrency), wake: make(chan struct{}, 1), remake: make(chan struct{}, 1),
+		freed: make(chan *source, w.cfg.Concurrency), wake: make(chan struct{}, 1), remake: make(chan struct{}, 1),
 	}
 	in.arrivals = make(chan arrival, in.slots+maxStanding*len(in.sources))
 	for _, s := range in.sources {
@@ -113,8 +122,8 @@ func (in *intake) run(ctx context.Context, ended func()) error {
 		case <-ctx.Done():
 		case a := <-in.arrivals:
 			in.accept(ctx, a, &runs)
-		case <-in.freed:
-			in.running--
+		case s := <-in.freed:
+			in.count(s, -1)
 		case <-in.wake:
 			for _, s := range in.sources {
 				s.puller.Reset()
@@ -138,8 +147,8 @@ func (in *intake) takeWaiting(ctx context.Context, runs *sync.WaitGroup) {
 		select {
 		case a := <-in.arrivals:
 			in.accept(ctx, a, runs)
-		case <-in.freed:
-			in.running--
+		case s := <-in.freed:
+			in.count(s, -1)
 		default:
 			return
 		}
@@ -153,12 +162,12 @@ func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
 		return
 	}
 	a.from.backlog = a.delivery.Pending
-	if in.running >= in.slots {
+	if in.running >= in.slots || a.from.running >= a.from.limit {
 		a.from.backlog++
 		in.worker.answer(a.delivery.Nak(0)) // for whoever has a slot
 		return
 	}
-	in.running++
+	in.count(a.from, 1)
 	runs.Go(func() {
 		if gone := in.worker.take(ctx, a.delivery); gone != nil {
 			select {
@@ -166,8 +175,14 @@ func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
 			case <-ctx.Done():
 			}
 		}
-		in.freed <- struct{}{} // has room: one place per slot
+		in.freed <- a.from // has room: one place per slot
 	})
+}
+
+// count counts runs of s in.
+func (in *intake) count(s *source, n int) {
+	in.running += n
+	s.running += n
 }
 
 // replenish sends the requests that are due.
@@ -175,6 +190,9 @@ func (in *intake) replenish() {
 	free := in.slots - in.running
 	if free <= 0 {
 		return
+	}
+	for _, s := range in.sources {
+		s.room = s.limit - s.running
 	}
 	room := free
 	var waiting []*source
@@ -184,6 +202,7 @@ func (in *intake) replenish() {
 		}
 		waiting = append(waiting, s)
 		room -= s.puller.Outstanding()
+		s.room -= s.puller.Outstanding()
 	}
 	// A request for every single slot that becomes free would double the
 	// messages; a quarter of the slots at a time keeps the rest busy meanwhile.
@@ -194,8 +213,8 @@ func (in *intake) replenish() {
 	}
 	standing := min(maxStanding, max(1, free/8))
 	for _, s := range in.sources {
-		if s.backlog == 0 && s.puller.Outstanding() == 0 {
-			in.pull(s, standing, standsIdle)
+		if n := min(standing, s.limit-s.running); n > 0 && s.backlog == 0 && s.puller.Outstanding() == 0 {
+			in.pull(s, n, standsIdle)
 		}
 	}
 }
@@ -205,7 +224,11 @@ func (in *intake) replenish() {
 // Waiting is used up.
 func share(room int, waiting []*source) map[*source]int {
 	want := make(map[*source]int, len(waiting))
-	for ; room > 0 && len(waiting) > 0; room-- {
+	for ; room > 0; room-- {
+		waiting = slices.DeleteFunc(waiting, func(s *source) bool { return s.room <= 0 || uint64(want[s]) >= s.backlog })
+		if len(waiting) == 0 {
+			break
+		}
 		total, best := 0, 0
 		for i, s := range waiting {
 			s.credit += shares[s.priority]
@@ -216,9 +239,8 @@ func share(room int, waiting []*source) map[*source]int {
 		}
 		s := waiting[best]
 		s.credit -= total
-		if want[s]++; uint64(want[s]) >= s.backlog {
-			waiting = append(waiting[:best:best], waiting[best+1:]...)
-		}
+		s.room--
+		want[s]++
 	}
 	return want
 }

@@ -97,6 +97,7 @@ func (b *builder) agent(at string, one agentSpec, tools *agent.Tools) agent.Agen
 		if err != nil {
 			b.fail(at+"."+kind, err)
 		}
+		made.Concurrency = one.Concurrency
 		return made
 	}
 	return agent.Agent{}

@@ -138,10 +138,11 @@ func TestSyntax(t *testing.T) {
 		"agents:\n- {key: a, echo: {}}\nagents: []\n": "3:1: mapping key \"agents\" already defined",
 		"agents:\n- {key: a, echo: {}}\n---\nb: 1\n":  "4:1: there is more than one document",
 		"- a\n": "1:1: must be object, not array",
-		"agents:\n- {key: a, echo: {}, x: .inf}\n":       "1:1: ",
-		"agents:\n- &a {key: a, echo: {}}\n- *a\n":       "3:3: agents[1].key",
-		"agents:\n- {key: a, echo: {loud: true}}\n":      "2:19: agents[0].echo.loud: is no field here",
-		"{\n\t\"agents\": [{\"key\": 1, \"echo\": {}}]}": "2:",
+		"agents:\n- {key: a, echo: {}, concurrency: 0}\n": "2:22: agents[0].concurrency: must be above 0, not 0",
+		"agents:\n- {key: a, echo: {}, x: .inf}\n":        "1:1: ",
+		"agents:\n- &a {key: a, echo: {}}\n- *a\n":        "3:3: agents[1].key",
+		"agents:\n- {key: a, echo: {loud: true}}\n":       "2:19: agents[0].echo.loud: is no field here",
+		"{\n\t\"agents\": [{\"key\": 1, \"echo\": {}}]}":  "2:",
 	} {
 		_, err := agentfile.Load(write(t, "agents.yaml", text))
 		if err == nil || !strings.Contains(err.Error(), "agents.yaml:"+want) {
@@ -155,8 +156,8 @@ func TestSyntax(t *testing.T) {
 
 // JSON is a form of YAML.
 func TestJSON(t *testing.T) {
-	f := mustLoad(t, write(t, "agents.json", "{\n\t\"worker\": {\"concurrency\": 3},\n\t\"agents\": [{\"key\": \"a\", \"echo\": {}, \"description\": \"mine\"}]\n}\n"))
-	if f.Worker.Concurrency != 3 || len(f.Agents) != 1 || f.Agents[0].Key != "a" || f.Agents[0].Description != "mine" {
+	f := mustLoad(t, write(t, "agents.json", "{\n\t\"worker\": {\"concurrency\": 3},\n\t\"agents\": [{\"key\": \"a\", \"echo\": {}, \"description\": \"mine\", \"concurrency\": 2}]\n}\n"))
+	if f.Worker.Concurrency != 3 || len(f.Agents) != 1 || f.Agents[0].Concurrency != 2 || f.Agents[0].Key != "a" || f.Agents[0].Description != "mine" {
 		t.Errorf("%+v", f)
 	}
 }

@@ -37,6 +37,7 @@ type agentSpec struct {
 	Key         string          `json:"key"`
 	Description string          `json:"description,omitempty"`
 	InputSchema json.RawMessage `json:"input_schema,omitempty"`
+	Concurrency int             `json:"concurrency,omitempty"`
 
 	// One of these.
 	Chat  *chatSpec `json:"chat,omitempty"`
