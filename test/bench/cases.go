@@ -77,16 +77,16 @@ func groups() []group {
 			{"execute only, of a backlog", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) { return s.executeOnly(ctx, n, 64) }},
 		}},
 		{"workers", plain, []measurement{
-			{"1 worker process of 64 slots", "", 1, ours(1, 64, bench.Job{}, smallJob)},
-			{"2 worker processes of 64 slots", "1 worker process of 64 slots", 1, ours(2, 64, bench.Job{}, smallJob)},
-			{"4 worker processes of 64 slots", "1 worker process of 64 slots", 1, ours(4, 64, bench.Job{}, smallJob)},
+			{"1 worker process of 64 slots", "", 0.5, ours(1, 64, bench.Job{}, smallJob)},
+			{"2 worker processes of 64 slots", "1 worker process of 64 slots", 0.5, ours(2, 64, bench.Job{}, smallJob)},
+			{"4 worker processes of 64 slots", "1 worker process of 64 slots", 0.5, ours(4, 64, bench.Job{}, smallJob)},
 		}},
 		{"payloads", plain, payloads()},
 		{"events", plain, []measurement{
-			{"no event", "", 0.5, ours(1, 64, bench.Job{}, smallJob)},
-			{"10 events", "no event", 0.25, ours(1, 64, bench.Job{Events: 10}, smallJob)},
-			{"1,000 events", "no event", 0.01, ours(1, 64, bench.Job{Events: 1000}, smallJob)},
-			{"10 checkpoints of 1 KB", "no event", 0.1, ours(1, 64, bench.Job{Checkpoints: 10}, smallJob)},
+			{"no event", "", 0.25, ours(1, 64, bench.Job{}, smallJob)},
+			{"10 events", "no event", 0.1, ours(1, 64, bench.Job{Events: 10}, smallJob)},
+			{"1,000 events", "no event", 0.004, ours(1, 64, bench.Job{Events: 1000}, smallJob)},
+			{"10 checkpoints of 1 KB", "no event", 0.05, ours(1, 64, bench.Job{Checkpoints: 10}, smallJob)},
 		}},
 		{"latency", plain, []measurement{
 			{"plain queue, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.rawAtRest(ctx, n) }},
@@ -94,7 +94,7 @@ func groups() []group {
 			{"at half load", "", 0.25, func(ctx context.Context, s *stage, n int) (sample, error) { return s.halfLoad(ctx, n) }},
 		}},
 		{"synced", synced, endToEnd(0.2)},
-		{"replicas", three, endToEnd(0.5)},
+		{"replicas", three, endToEnd(0.2)},
 	}
 }
 
@@ -105,7 +105,7 @@ func payloads() []measurement {
 		name string
 		size int
 		part float64
-	}{{"512 B", smallJob, 0.5}, {"16 KB", 16_000, 0.2}, {"256 KB", 256_000, 0.02}} {
+	}{{"512 B", smallJob, 0.25}, {"16 KB", 16_000, 0.1}, {"256 KB", 256_000, 0.01}} {
 		all = append(all,
 			measurement{"ideal run of " + p.name, "", p.part, ideal(64, p.size)},
 			measurement{"longhaul, " + p.name, "ideal run of " + p.name, p.part, ours(1, 64, bench.Job{}, p.size)})

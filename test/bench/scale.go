@@ -85,7 +85,7 @@ func (r *report) printFigures(w io.Writer) {
 // ratio measures do, and the ideal run before each of its rounds, and notes
 // both and their ratio.
 func (s *stage) ratio(ctx context.Context, o options, note noteFunc, name string, n int, do func() (sample, error)) error {
-	var rates, ratios []float64
+	var rates, ratios, times, costs []float64
 	for range o.rounds {
 		least, err := s.idealRuns(ctx, n, 64, smallJob)
 		if err != nil {
@@ -96,9 +96,12 @@ func (s *stage) ratio(ctx context.Context, o options, note noteFunc, name string
 			return err
 		}
 		rates, ratios = append(rates, got.PerSecond), append(ratios, got.PerSecond/least.PerSecond)
+		times, costs = append(times, got.cpu()), append(costs, got.cpu()/least.cpu())
 	}
 	note(name, bench.Median(rates), "runs/s")
 	note(name+", of the ideal run", bench.Median(ratios), "")
+	note(name+", processor time of a run", bench.Median(times), "µs")
+	note(name+", times that of the ideal run", bench.Median(costs), "")
 	return nil
 }
 
