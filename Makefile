@@ -9,10 +9,13 @@ SHELL := /bin/bash
 
 # test/lint, which proves that the import walls bite, reads it here.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 BIN     := bin/longhaul
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+DATE    := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 
 # Two packages at a time, four parallel tests in each: most of a test is waiting
 # for a broker, and two cores must carry them all. The timeout is per package.
@@ -34,7 +37,7 @@ build: ## build bin/longhaul, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/longhaul
 
 .PHONY: check
-check: fmt-check vet lint tidy-check build core-size compose-check race ## everything that CI demands
+check: fmt-check vet lint tidy-check build core-size compose-check release-check race ## everything that CI demands
 
 .PHONY: test
 test: ## run the tests, without the race detector (PKG=./pkg/... to choose)
@@ -60,12 +63,14 @@ fmt-check: ## fail if gofmt would change a file
 vet: ## go vet
 	go vet ./...
 	cd test/bench/peers && go vet ./...
+	cd tools/release && go vet ./...
 
 .PHONY: tidy-check
 tidy-check: ## fail if go mod tidy would change a file
 	go mod tidy -diff
 	cd test/compose && go mod tidy -diff
 	cd test/bench/peers && go mod tidy -diff
+	cd tools/release && go mod tidy -diff
 
 .PHONY: core-size
 core-size: ## count the lines of the core, fail above CORE_MAX
@@ -74,6 +79,26 @@ core-size: ## count the lines of the core, fail above CORE_MAX
 .PHONY: compose-check
 compose-check: ## check compose.yaml, alert rules and dashboard with the libraries of those who read them
 	cd test/compose && go test -count=1 ./... # the files stand outside of that module: the cache does not see them change
+
+.PHONY: release-check
+release-check: ## try a release of this platform, and check THIRD_PARTY.md
+	cd tools/release && go test -count=1 ./...
+
+.PHONY: release
+release: ## make the archives of a release, their bills of materials and checksums, in dist/
+	go -C tools/release run . -root ../.. -out dist
+
+.PHONY: third-party
+third-party: ## list the licences of all that is linked, in THIRD_PARTY.md
+	go -C tools/release run . -root ../.. -third-party
+
+# Where the known vulnerabilities are asked for; a mirror of your own, or file:///DIR
+# with the entries of the database, will do.
+VULNDB ?= https://vuln.go.dev
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in what is called; needs the network, or VULNDB=file:///DIR
+	$(GOVULNCHECK) -db '$(VULNDB)' ./...
 
 .PHONY: fuzz-short
 fuzz-short: ## run each fuzz target for FUZZTIME (10s)
@@ -144,6 +169,7 @@ tidy: ## go mod tidy, in all modules
 	go mod tidy
 	cd test/compose && go mod tidy
 	cd test/bench/peers && go mod tidy
+	cd tools/release && go mod tidy
 
 .PHONY: clean
 clean: ## remove what the targets made

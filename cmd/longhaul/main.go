@@ -13,8 +13,10 @@ import (
 	"os"
 )
 
-// version is set with -ldflags "-X main.version=v1.2.3".
-var version string
+// version, commit and date (of the commit, in UTC) are set with -ldflags "-X
+// main.version=v1.2.3 …". What is not set is taken from the Go tool's own
+// record, if there is one.
+var version, commit, date string
 
 func main() {
 	ctx, stop := interruptible(context.Background(), os.Exit)

@@ -20,13 +20,17 @@ type build struct {
 // buildVersion reads it from the linker's flag and from what the Go tool writes
 // into a binary.
 func buildVersion() build {
-	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: version, Commit: commit, Time: date, Modified: strings.HasSuffix(version, "-dirty"),
+		Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if ok {
 		if b.Version == "" && info.Main.Version != "(devel)" {
 			b.Version = info.Main.Version
 		}
 		for _, s := range info.Settings {
+			if commit != "" {
+				break // said already, of the same tree
+			}
 			switch s.Key {
 			case "vcs.revision":
 				b.Commit = s.Value
@@ -66,10 +70,13 @@ func (versionCmd) Run(a *app) error {
 	details := []string{b.Go, b.Platform}
 	if b.Commit != "" {
 		commit := "commit " + b.Commit[:min(12, len(b.Commit))]
+		if b.Time != "" {
+			commit += " of " + b.Time
+		}
 		if b.Modified {
 			commit += " with changes"
 		}
-		details = append([]string{commit, b.Time}, details...)
+		details = append([]string{commit}, details...)
 	}
 	a.out.printf("longhaul %s %s\n", b.Version, a.out.dim("("+strings.Join(details, ", ")+")"))
 	return nil

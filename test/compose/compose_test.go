@@ -5,6 +5,7 @@ package compose
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -141,6 +142,32 @@ func TestWorkerMayDrain(t *testing.T) {
 	}
 	if worker.StopGracePeriod == nil || time.Duration(*worker.StopGracePeriod) < drain+20*time.Second {
 		t.Errorf("stop_grace_period is %v, too short for a drain of %v and what follows it", worker.StopGracePeriod, drain)
+	}
+}
+
+// The image is built from what is copied, not from what is there.
+func TestImageHasAllItIsBuiltFrom(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}", "./cmd/longhaul")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders := map[string]bool{}
+	for _, path := range strings.Fields(string(out)) {
+		folders[strings.Split(path, "/")[1]] = true
+	}
+	if len(folders) < 3 {
+		t.Fatalf("found only %v", folders)
+	}
+	dockerfile, ignore := mustRead(t, "deploy/Dockerfile"), mustRead(t, ".dockerignore")
+	for f := range folders {
+		if !strings.Contains(dockerfile, "COPY "+f+" ./"+f+"\n") {
+			t.Errorf("deploy/Dockerfile does not copy %s", f)
+		}
+		if !strings.Contains(ignore, "!"+f+"\n") {
+			t.Errorf(".dockerignore hides %s", f)
+		}
 	}
 }
 
