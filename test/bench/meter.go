@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -18,10 +20,6 @@ type meter struct {
 	cpu    map[string]time.Duration
 	allocs map[string]float64
 }
-
-// clockTick is the unit of a process's times in /proc (Linux: USER_HZ is 100
-// on every architecture that Go knows).
-const clockTick = 10 * time.Millisecond
 
 // measure reads all processes of the stage and this one, which is the client.
 // Processes of one kind (brokers, workers) are added up.
@@ -65,21 +63,30 @@ func (m meter) since(before meter, n int) (cpu, allocs map[string]float64) {
 	return cpu, allocs
 }
 
-// cpuTime is what a process has spent in user and system mode, all threads of
-// it (Linux).
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+// cpuTime is what a process has spent in user and system mode, all its threads
+// (Linux). It is exact to the nanosecond as long as no thread has ended, and
+// the runtime ends none.
+func cpuTime(pid int) (sum time.Duration, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(files) == 0 {
+		return 0, errors.Join(err, fmt.Errorf("process %d has no threads in /proc", pid))
 	}
-	_, rest, ok := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has not the form that is known: %.100q", pid, stat)
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // just now
+		}
+		if err != nil {
+			return 0, err
+		}
+		running, _, _ := strings.Cut(string(text), " ")
+		ns, err := strconv.ParseInt(running, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s has not the form that is known: %w", name, err)
+		}
+		sum += time.Duration(ns)
 	}
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
+	return sum, nil
 }
 
 // scrape reads one metric of a service.
