@@ -23,6 +23,7 @@ type globals struct {
 	TLSCert  string  `name:"tls-cert" group:"global" placeholder:"FILE" help:"Certificate to show the broker, if it asks for one."`
 	TLSKey   string  `name:"tls-key" group:"global" placeholder:"FILE" help:"Key of that certificate."`
 	Inbox    string  `name:"inbox-prefix" group:"global" placeholder:"SUBJECT" help:"Where answers are received (default _INBOX, with --nkey _INBOX.<public key>)."`
+	SealKeys string  `group:"global" placeholder:"FILE" help:"Keys of longhaul security key: submit and read, or execute, runs that nobody else can read."`
 	JSON     bool    `name:"json" group:"global" help:"Print JSON: one document, or one a line where there may be many."`
 	LogLevel *string `group:"global" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error (default info for a service, else warn)."`
 	NoColor  bool    `group:"global" env:"LONGHAUL_NO_COLOR" help:"No colours (nor with NO_COLOR set, nor when not on a terminal)."`

@@ -17,6 +17,7 @@ import (
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/seal"
 )
 
 // preferFlags lets a flag that names a broker win over the environment that
@@ -109,16 +110,32 @@ func (a *app) connectService(name string, log *slog.Logger) (*nats.Conn, error) 
 
 // dial connects and returns a client, with what closes its connection.
 func (a *app) dial() (c *client.Client, hangUp func(), err error) {
+	keys, err := a.keys()
+	if err != nil {
+		return nil, nil, err
+	}
 	nc, err := a.connect()
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err = client.New(nc)
+	c, err = client.New(nc, client.WithKeys(keys))
 	if err != nil {
 		nc.Close()
 		return nil, nil, err
 	}
 	return c, nc.Close, nil
+}
+
+// keys are those of --seal-keys, nil without.
+func (a *app) keys() (*seal.Keys, error) {
+	if a.SealKeys == "" {
+		return nil, nil //nolint:nilnil // which is keys too: nothing is sealed
+	}
+	keys, err := seal.LoadKeys(a.SealKeys)
+	if err != nil {
+		return nil, &codedError{code: exitUsage, err: fmt.Errorf("--seal-keys: %w", err), hint: "make one with longhaul security key"}
+	}
+	return keys, nil
 }
 
 // jetStream connects a command that looks at the broker itself; the connection,

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"longhaul/internal/security"
+	"longhaul/pkg/seal"
 )
 
 // securityCmd makes what a secured deployment needs.
@@ -15,6 +16,7 @@ type securityCmd struct {
 	Init   securityInitCmd   `cmd:"" help:"Make keys, certificates and the broker's configuration for a new deployment."`
 	Grant  securityGrantCmd  `cmd:"" help:"Make a user who may see one run and nothing else."`
 	Revoke securityRevokeCmd `cmd:"" help:"Take such a user's right away."`
+	Key    securityKeyCmd    `cmd:"" help:"Print a fresh key for --seal-keys."`
 }
 
 // Help is shown below the command's summary.
@@ -26,7 +28,8 @@ Examples:
     longhaul security init secrets
     longhaul security init secrets --agents mail=triage,answer --agents web=browse --host nats.example.com
     longhaul security init secrets --node n1=10.0.0.1 --node n2=10.0.0.2 --node n3=10.0.0.3
-    longhaul security grant secrets --run 0198c0de-0000-7000-8000-000000000001`
+    longhaul security grant secrets --run 0198c0de-0000-7000-8000-000000000001
+    (umask 077; longhaul security key 2026-11 > seal.keys)`
 }
 
 // securityInitCmd makes a deployment.
@@ -147,5 +150,23 @@ func (s *securityRevokeCmd) Run(a *app) error {
 	}
 	a.out.printf("%s %s of run %s removed.\n", a.out.green("✓"), plural(n, "viewer"), s.RunID)
 	a.tellReload(s.Dir, s.Tenant)
+	return nil
+}
+
+// securityKeyCmd makes a key for payloads.
+type securityKeyCmd struct {
+	ID string `arg:"" help:"The key's id: 1 to 32 of A-Z, a-z, 0-9, _ and -. A date serves well."`
+}
+
+// Run runs the command.
+func (s *securityKeyCmd) Run(a *app) error {
+	line, err := seal.NewKey(s.ID)
+	if err != nil {
+		return &codedError{code: exitUsage, err: err}
+	}
+	a.printLines([]string{line})
+	if a.out.terminal {
+		a.err.printf("Keep it in a file that clients and workers read, and nobody else. The first line seals; all open.\n")
+	}
 	return nil
 }

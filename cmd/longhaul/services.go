@@ -290,10 +290,13 @@ func above(flag string, value float64) error {
 // Run runs the service.
 func (w *workerCmd) Run(ctx context.Context, a *app) error {
 	cfg, file, err := w.config(a.log.With("service", "worker"))
+	if err == nil {
+		defer file.Close()
+		err = a.sealAgents(cfg.Agents)
+	}
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	if w.Check {
 		return w.checked(ctx, a, cfg, file.Servers)
 	}
@@ -304,6 +307,17 @@ func (w *workerCmd) Run(ctx context.Context, a *app) error {
 		cfg.Metrics = r
 		return worker.New(nc, cfg)
 	})
+}
+
+// sealAgents has agents executed behind --seal-keys, if there are such.
+func (a *app) sealAgents(agents []agent.Agent) error {
+	keys, err := a.keys()
+	for i := range agents {
+		if err == nil && keys != nil {
+			agents[i], err = agent.Sealed(agents[i], keys)
+		}
+	}
+	return err
 }
 
 // settingsOf names what a worker is configured with.

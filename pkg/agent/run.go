@@ -36,8 +36,9 @@ type Run struct {
 	state *contracts.State // nil without one
 	log   *slog.Logger
 
-	memory memory
-	spent  spending
+	memory  memory
+	spent   spending
+	opening opening // of a sealed run
 }
 
 // Host is where a Run's reports go. The worker is one; a test is another.

@@ -11,6 +11,7 @@ import (
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/seal"
 )
 
 // Get returns one run as it stands now, with its result if it has ended;
@@ -23,6 +24,13 @@ func (c *Client) Get(ctx context.Context, runID string) (contracts.GetResponse, 
 	if err := c.request(ctx, contracts.EndpointGet, contracts.GetRequest{RunID: runID}, &resp); err != nil {
 		return resp, fmt.Errorf("get run %s: %w", runID, err)
 	}
+	var err error
+	if resp.Run, err = c.openedRecord(resp.Run); err == nil {
+		resp.Result, err = c.keys.OpenAll(resp.Result, runID, seal.KindOutput, seal.KindArtifact, seal.KindMessage, seal.KindError)
+	}
+	if err != nil {
+		return resp, fmt.Errorf("get run %s: %w", runID, err)
+	}
 	return resp, nil
 }
 
@@ -32,6 +40,12 @@ func (c *Client) List(ctx context.Context, req contracts.ListRequest) (contracts
 	var resp contracts.ListResponse
 	if err := c.request(ctx, contracts.EndpointList, req, &resp); err != nil {
 		return resp, fmt.Errorf("list runs: %w", err)
+	}
+	for i, r := range resp.Runs {
+		var err error
+		if resp.Runs[i], err = c.openedRecord(r); err != nil {
+			return resp, fmt.Errorf("list runs: run %s: %w", r.RunID, err)
+		}
 	}
 	return resp, nil
 }

@@ -41,7 +41,7 @@ func (c *Client) Checkpoints(ctx context.Context, runID string) iter.Seq2[Checkp
 			fail(err)
 			return
 		}
-		for e, err := range c.log.Read(ctx, runID, 1) {
+		for e, err := range c.log.Read(ctx, runID, 1) { // their states are opened one by one
 			if err != nil {
 				fail(err)
 				return
@@ -164,5 +164,5 @@ func (c *Client) readCheckpoint(ctx context.Context, e runlog.Entry) (Checkpoint
 	} else {
 		cp.State = m.Data
 	}
-	return cp, nil
+	return c.openedState(e.RunID, cp)
 }

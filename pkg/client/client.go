@@ -18,6 +18,7 @@ import (
 
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
+	"longhaul/pkg/seal"
 )
 
 // What a Client's errors wrap, for errors.Is. An invalid submission or command
@@ -59,10 +60,12 @@ type Client struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	log *runlog.Log
+	// keys seal and open; nil without.
+	keys *seal.Keys
 }
 
 // New returns a Client on nc.
-func New(nc *nats.Conn) (*Client, error) {
+func New(nc *nats.Conn, opts ...Option) (*Client, error) {
 	js, err := jetstream.New(nc,
 		jetstream.WithDefaultTimeout(ackTimeout),
 		jetstream.WithPublishAsyncMaxPending(maxInFlight),
@@ -70,5 +73,9 @@ func New(nc *nats.Conn) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	return &Client{nc: nc, js: js, log: runlog.New(js)}, nil
+	c := &Client{nc: nc, js: js, log: runlog.New(js)}
+	for _, set := range opts {
+		set(c)
+	}
+	return c, nil
 }

@@ -52,6 +52,9 @@ func (c *Client) Signal(ctx context.Context, runID string, cmd contracts.SignalC
 	}
 	err := cmd.Check().Err()
 	if err == nil {
+		cmd, err = c.sealedSignal(runID, cmd)
+	}
+	if err == nil {
 		err = c.command(ctx, contracts.SignalSubject(runID), cmd)
 	}
 	if err != nil {

@@ -19,7 +19,7 @@ func (c *Client) Follow(ctx context.Context, runID string, o runlog.FollowOption
 	if err := checkRunID(runID); err != nil {
 		return failed(err)
 	}
-	return c.log.Follow(ctx, runID, o)
+	return c.openedAll(c.log.Follow(ctx, runID, o))
 }
 
 // FollowAll yields what is committed from now on of every run of an agent, or
@@ -30,7 +30,7 @@ func (c *Client) FollowAll(ctx context.Context, agentKey string) iter.Seq2[runlo
 			return failed(fmt.Errorf("agent key: %w", err))
 		}
 	}
-	return c.log.FollowAll(ctx, agentKey)
+	return c.openedAll(c.log.FollowAll(ctx, agentKey))
 }
 
 // History yields the events that a run's log holds now, from number from on.
@@ -38,7 +38,7 @@ func (c *Client) History(ctx context.Context, runID string, from uint64) iter.Se
 	if err := checkRunID(runID); err != nil {
 		return failed(err)
 	}
-	return c.log.Read(ctx, runID, from)
+	return c.openedAll(c.log.Read(ctx, runID, from))
 }
 
 // Head returns the last event of a run's log, which tells where the run
@@ -47,7 +47,7 @@ func (c *Client) Head(ctx context.Context, runID string) (runlog.Entry, error) {
 	if err := checkRunID(runID); err != nil {
 		return runlog.Entry{}, err
 	}
-	return c.log.Last(ctx, runID)
+	return c.last(ctx, runID)
 }
 
 // Wait returns when the run has ended, at once if it has ended already. The
@@ -71,7 +71,7 @@ func (c *Client) WaitFrom(ctx context.Context, runID string, from uint64) (Outco
 		from = max(from, last.Seq+1)
 	}
 	// Not UntilEnd: after a redrive the log may still end with the last round.
-	for e, err := range c.log.Follow(ctx, runID, runlog.FollowOptions{From: from}) {
+	for e, err := range c.openedAll(c.log.Follow(ctx, runID, runlog.FollowOptions{From: from})) {
 		if errors.Is(err, runlog.ErrGap) || errors.Is(err, runlog.ErrMalformed) {
 			continue // of no matter here: what counts is the end
 		}

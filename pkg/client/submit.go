@@ -99,6 +99,10 @@ func (c *Client) prepare(ctx context.Context, s contracts.Submission) (contracts
 	if faults := s.Check(); len(faults) > 0 {
 		return s, nil, fmt.Errorf("submission: %w", faults)
 	}
+	s, err := c.sealed(s)
+	if err != nil {
+		return s, nil, err
+	}
 	data, err := contracts.Encode(s)
 	if err != nil {
 		return s, nil, fmt.Errorf("submission: encode it: %w", err)
