@@ -16,17 +16,20 @@ type topologyCmd struct {
 	Show   topologyShowCmd   `cmd:"" help:"Show the streams and consumers that Longhaul needs."`
 	Verify topologyVerifyCmd `cmd:"" help:"Compare them with the broker's: exit code 1 if they differ."`
 	Create topologyCreateCmd `cmd:"" help:"Create what is missing, and update what may be updated."`
+
+	Migrate topologyMigrateCmd `cmd:"" help:"Bring what an older version left up to date, and say what that takes."`
 }
 
 // Help is shown below the command's summary.
 func (topologyCmd) Help() string {
-	return `The services create what is missing when they start; this is for those who want it done beforehand, or checked.
+	return `The services create what is missing when they start, and update what differs, where they may; this is for those who want it done beforehand, or checked.
 
 Examples:
 
     longhaul topology create --replicas 3
     longhaul topology create --agent echo --agent count
     longhaul topology verify
+    longhaul topology migrate --dry-run
     longhaul topology show --json`
 }
 
@@ -119,7 +122,7 @@ func (a *app) showDifferences(differences []jsutil.Difference) {
 	}
 	a.out.table([]string{"OBJECT", "SETTING", "WANTED", "IS", "CAN BE CHANGED"}, rows)
 	if fixable > 0 {
-		a.err.next("change what can be changed", "longhaul topology create")
+		a.err.next("change what can be changed", "longhaul topology migrate")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,9 +31,15 @@ const SettingExistence = "existence"
 type TopologyError struct {
 	// Differences are those that can't be changed.
 	Differences []Difference
+	// Newer is the version of what stands, if a newer Longhaul made it.
+	Newer int
 }
 
 func (e *TopologyError) Error() string {
+	if e.Newer > 0 {
+		return fmt.Sprintf("the broker's topology is of version %d, made by a newer Longhaul, and this one, of version %d, changes nothing in it: %s; use the newer one",
+			e.Newer, TopologyVersion, describe(e.Differences))
+	}
 	return "the broker holds what Longhaul can't use and can't change in place: " + describe(e.Differences) +
 		". If they are Longhaul's, delete them with the nats CLI, after a backup of what streams hold, " +
 		"and start again: they are made anew; a consumer that is deleted loses no message. " +
@@ -58,9 +65,10 @@ const maxRounds = 5
 // updates what differs in a setting that matters. Settings that are the
 // operator's are left as they are found (settings.go says which). If
 // something differs that can't be changed, nothing is touched and the error is
-// a *TopologyError that lists all of it.
+// a *TopologyError that lists all of it. What a newer Longhaul has made
+// (TopologyVersion) is left as it is; it only must not lack anything.
 //
-// When all is right it costs one request per object. Any number of processes
+// When all is right it costs one request per object, and one. Any number of processes
 // may call it at the same time, with the same t; it may be cut off anywhere
 // and called again.
 func EnsureTopology(ctx context.Context, js jetstream.JetStream, t Topology) error {
@@ -81,6 +89,12 @@ func EnsureWorkConsumers(ctx context.Context, js jetstream.JetStream, agentKey s
 	return ensure(ctx, js, Topology{Consumers: workConsumers(agentKey, lease)}, consumerSettings(false))
 }
 
+// VerifyWorkConsumers is VerifyTopology for the consumers of an agent's work.
+func VerifyWorkConsumers(ctx context.Context, js jetstream.JetStream, agentKey string) ([]Difference, error) {
+	in, err := inspect(ctx, js, Topology{Consumers: workConsumers(agentKey, 0)}, consumerSettings(false))
+	return in.diffs, err
+}
+
 func ensure(ctx context.Context, js jetstream.JetStream, t Topology, consumer []setting) error {
 	var last []Difference
 	for range maxRounds {
@@ -90,7 +104,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, t Topology, consumer []
 		}
 		last = slices.Clone(in.diffs)
 		if fatal := slices.DeleteFunc(in.diffs, func(d Difference) bool { return d.Fixable }); len(fatal) > 0 {
-			return &TopologyError{Differences: fatal}
+			return &TopologyError{Differences: fatal, Newer: in.newer}
 		}
 		for _, fix := range in.fixes {
 			if err := fix(ctx); err != nil {
@@ -107,6 +121,7 @@ type inspection struct {
 	js    jetstream.JetStream
 	diffs []Difference
 	fixes []func(ctx context.Context) error // one per object, in the order of the topology
+	newer int                               // the version that the topology has, if that is more than ours and something is missing
 }
 
 // inspect looks at all of t, and at those settings of its consumers; streams
@@ -123,7 +138,11 @@ func inspect(ctx context.Context, js jetstream.JetStream, t Topology, consumer [
 			return inspection{}, fmt.Errorf("look at consumer %s of %s: %w", want.Durable, want.Stream, err)
 		}
 	}
-	return in, nil
+	version, err := StandingVersion(ctx, js)
+	if version > TopologyVersion {
+		in.spare(version)
+	}
+	return in, err
 }
 
 func (in *inspection) stream(ctx context.Context, want jetstream.StreamConfig) error {
@@ -135,7 +154,14 @@ func (in *inspection) stream(ctx context.Context, want jetstream.StreamConfig) e
 			return overlap(ctx, in.js, want, err)
 		})
 	}
-	diffs, updated := compare(object, streamSettings(want), s.CachedInfo().Config, want)
+	have := s.CachedInfo().Config
+	if want.Metadata != nil { // what else is in there is the operator's, or the broker's
+		ours := want.Metadata
+		want.Metadata = make(map[string]string)
+		maps.Copy(want.Metadata, have.Metadata)
+		maps.Copy(want.Metadata, ours)
+	}
+	diffs, updated := compare(object, streamSettings(want), have, want)
 	in.add(diffs, func(ctx context.Context) error {
 		_, err := in.js.UpdateStream(ctx, updated)
 		return err

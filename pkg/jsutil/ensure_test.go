@@ -82,7 +82,7 @@ func TestEnsureTopologyIsCheapWhenAllIsRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := len(b.Topology().Streams) + len(b.Topology().Consumers); got != want {
+	if want := len(b.Topology().Streams) + len(b.Topology().Consumers) + 1; got != want { // and the version
 		t.Errorf("%d requests, want %d", got, want)
 	}
 	for range got {

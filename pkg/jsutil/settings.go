@@ -1,6 +1,7 @@
 package jsutil
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -58,6 +59,9 @@ func streamSettings(want jetstream.StreamConfig) []setting {
 	}
 	if want.Duplicates > 0 {
 		settings = append(settings, setting{"Duplicates", nil})
+	}
+	if want.Metadata != nil {
+		settings = append(settings, setting{"Metadata", nil}) // the stamp
 	}
 	// A stream that refuses what is too much may be bounded as the operator
 	// likes; one that drops its oldest message for the newest may not.
@@ -152,6 +156,8 @@ func show(v reflect.Value) string {
 			return strings.Join(slices.Sorted(slices.Values(x)), ", ")
 		}
 		return "none"
+	case map[string]string:
+		return versionKey + "=" + cmp.Or(x[versionKey], "none")
 	case []*jetstream.StreamSource:
 		if len(x) > 0 {
 			return "present"

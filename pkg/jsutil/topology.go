@@ -1,6 +1,7 @@
 package jsutil
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -98,6 +99,7 @@ func NewTopology(o TopologyOptions) Topology {
 			SubjectTransform: &jetstream.SubjectTransformConfig{Source: contracts.SubjectAllLog, Destination: eventsOfLog},
 			RePublish:        &jetstream.RePublish{Source: contracts.SubjectAllEvents, Destination: eventsOfLog},
 			AllowDirect:      true,
+			Metadata:         map[string]string{versionKey: strconv.Itoa(TopologyVersion)},
 		},
 		{
 			// The dispatcher alone publishes here: a schedule's target goes past
