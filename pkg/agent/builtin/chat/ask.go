@@ -23,7 +23,11 @@ import (
 // newHTTPClient makes a client of the agent's own: what others do to the
 // process's default one is not ours.
 func newHTTPClient() *http.Client {
-	return &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
+	return &http.Client{
+		Transport: http.DefaultTransport.(*http.Transport).Clone(),
+		// Where an endpoint sends us, neither our key nor the conversation goes.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // ask has the model make its n-th turn. What it streams is emitted as it comes,
@@ -143,6 +147,8 @@ func failure(ctx, within context.Context, response *http.Response, err error, fi
 		return nil // whatever is left out behind it, such as [DONE]
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case finished && !errors.As(err, &inStream):
+		return nil // it broke off, or stalled, behind the model's end: to ask again would be to pay again
 	case within.Err() != nil:
 		return context.Cause(within)
 	case errors.As(err, &refused) && refused.Message != "":
@@ -150,6 +156,8 @@ func failure(ctx, within context.Context, response *http.Response, err error, fi
 	case response != nil && response.StatusCode >= http.StatusBadRequest: // and a body that is none of the protocol's
 		body, _ := io.ReadAll(response.Body) // which the client has read, and keeps
 		return remote.Status(response.StatusCode, response.Header, strings.ToValidUTF8(string(body), "\uFFFD"))
+	case response != nil && response.StatusCode >= http.StatusMultipleChoices:
+		return remote.Fail(remote.TypeRefused, false, "status %d: the endpoint is elsewhere, and redirections are not followed", response.StatusCode)
 	case errors.As(err, &inStream):
 		return streamFailure(inStream.Event.Data)
 	case response == nil:

@@ -153,7 +153,7 @@ const maxFinalMessages = 400 << 10
 func (t turn) fault() error {
 	switch t.Finish {
 	case "length":
-		return remote.Fail(TypeTruncated, false, "the answer was cut off at its longest: raise max_tokens, or ask for less")
+		return remote.Fail(TypeTruncated, false, "the answer was cut off at its longest: raise max_tokens, or ask for less, and redrive the run from its start")
 	case "content_filter":
 		return remote.Fail(TypeFiltered, false, "the endpoint has held the answer back for its content")
 	}

@@ -104,6 +104,40 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// Whatever goes wrong behind the model's end, the turn is whole and is not paid for again.
+func TestBrokenBehindTheEnd(t *testing.T) {
+	for name, broken := range map[string]llm.Reply{
+		"cut off": {Text: "all of it", CutAfter: 5},
+		"stalled": {Text: "all of it", HoldAfter: 5},
+		"garbage": {Text: "all of it", ErrorAfter: 5, Body: "{garbage"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			model := llm.Start(t, "", func(llm.Request) llm.Reply { return broken })
+			o := agenttest.New(newChat(t, model, func(c *chat.Config) { c.IdleTimeout = 200 * time.Millisecond }), says("hi", "")).Attempt(t.Context())
+			if out, err := agenttest.Output[string](o); out != "all of it" || err != nil {
+				t.Errorf("%q, %v", out, err)
+			}
+		})
+	}
+}
+
+// Where an endpoint sends us, neither the key goes nor the conversation.
+func TestRedirectionsAreNotFollowed(t *testing.T) {
+	elsewhere := llm.Start(t, "", func(llm.Request) llm.Reply { return llm.Reply{Text: "give it to me"} })
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		model := llm.Start(t, "", func(llm.Request) llm.Reply {
+			return llm.Reply{Status: status, Header: http.Header{"Location": {elsewhere.URL + "/chat/completions"}}}
+		})
+		o := agenttest.New(newChat(t, model, func(c *chat.Config) { c.APIKeyHeader = "X-Key" }), says("hi", "")).Run(t.Context())
+		if o.Error.Type != "RequestRefused" || o.Error.Retriable || !strings.Contains(o.Error.Message, "redirections are not followed") {
+			t.Errorf("%d: %s, %+v", status, o.Status, o.Error)
+		}
+	}
+	for _, r := range elsewhere.Requests() {
+		t.Errorf("the other one was asked, with the key %q", r.Header.Get("X-Key"))
+	}
+}
+
 // A stream that lives, however slowly, is not given up.
 func TestSlow(t *testing.T) {
 	model := llm.Start(t, "", func(llm.Request) llm.Reply {
