@@ -28,9 +28,11 @@ func State[T any](run *Run) (T, bool, error) {
 
 // SchemaFor derives the JSON Schema of T for Agent.InputSchema or Tool.Schema:
 // fields without omitempty or omitzero are required, fields that T does not
-// have are refused, and the tag jsonschema:"…" of a field describes it. It
-// panics if T holds what JSON cannot (a channel, a function, itself): call it
-// where agents are put together, and a mistake shows at the start.
+// have are refused, and the tag jsonschema:"…" of a field describes it. A type
+// with an UnmarshalText is a string, one with an UnmarshalJSON may be anything.
+// It panics if T holds what JSON cannot (a channel, a function, itself), an
+// embedded struct under a name, or a field decoded from a string (",string"):
+// call it where agents are put together, and a mistake shows at the start.
 func SchemaFor[T any]() json.RawMessage {
 	raw, err := schema.For(reflect.TypeFor[T]())
 	if err != nil {

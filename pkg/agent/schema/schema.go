@@ -8,9 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 
-	derive "github.com/google/jsonschema-go/jsonschema"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"longhaul/pkg/contracts"
@@ -76,44 +74,4 @@ func (s *Schema) Check(doc json.RawMessage, at string) contracts.Faults {
 	l := list{doc: v, at: at}
 	l.add(invalid)
 	return l.faults()
-}
-
-// For derives the JSON Schema of what encoding/json decodes into t. Fields
-// without omitempty or omitzero are required, fields that t does not have are
-// refused, and the tag jsonschema:"…" of a field describes it.
-func For(t reflect.Type) (json.RawMessage, error) {
-	s, err := of(t)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(s)
-}
-
-// Lenient is For without required fields: what encoding/json itself insists on.
-func Lenient(t reflect.Type) (json.RawMessage, error) {
-	s, err := of(t)
-	if err != nil {
-		return nil, err
-	}
-	var relax func(s *derive.Schema)
-	relax = func(s *derive.Schema) {
-		if s == nil {
-			return
-		}
-		s.Required = nil
-		for _, p := range s.Properties {
-			relax(p)
-		}
-		relax(s.Items)
-		relax(s.AdditionalProperties)
-	}
-	relax(s)
-	return json.Marshal(s)
-}
-
-func of(t reflect.Type) (*derive.Schema, error) {
-	return derive.ForType(t, &derive.ForOptions{TypeSchemas: map[reflect.Type]*derive.Schema{
-		reflect.TypeFor[json.RawMessage](): {}, // any JSON
-		reflect.TypeFor[[]byte]():          {Types: []string{"null", "string"}, ContentEncoding: "base64"},
-	}})
 }
