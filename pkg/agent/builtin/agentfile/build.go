@@ -1,6 +1,7 @@
 package agentfile
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -180,13 +181,11 @@ func (b *builder) tools(specs []toolSpec) *agent.Tools {
 		tool, err := builtin.ExecTool(b.exec(one.Exec), one.Name, one.Description, one.Parameters)
 		if err != nil {
 			b.fail(fmt.Sprintf("tools[%d].exec", i), err)
+			tool = agent.Tool{Name: one.Name, Schema: one.Parameters, Do: unmade} // the rest of it is looked at, too
 		}
 		tool.RequiresConfirmation, tool.ConfirmWithin = one.RequiresConfirmation, seconds(one.ConfirmWithinSeconds)
 		tool.Unanswered = b.unanswered(fmt.Sprintf("tools[%d]", i), one.Unanswered)
 		tools = append(tools, tool)
-	}
-	if len(b.faults) > 0 {
-		return nil
 	}
 	all, err := agent.NewTools(tools...)
 	var faults contracts.Faults
@@ -198,6 +197,9 @@ func (b *builder) tools(specs []toolSpec) *agent.Tools {
 	}
 	return all
 }
+
+// unmade is what a tool does that could not be made: no worker starts with it.
+func unmade(context.Context, json.RawMessage) (any, error) { return nil, errors.ErrUnsupported }
 
 func (b *builder) unanswered(at, word string) agent.Unanswered {
 	switch word {

@@ -89,6 +89,7 @@ agents:
 		"3:3: worker.concurrency: must be integer, not string",
 		"4:3: worker.lease_ttl_seconds: must be above 0, not 0",
 		"5:3: worker.colour: is no field here",
+		"7:5: tools[0].name: must be 1 to 64",
 		"10:7: tools[0].exec.command: exec: \"/no/such/tool\": stat /no/such/tool: no such file or directory",
 		"11:5: tools[0].unanswered: must be refuse or make, not \"maybe\"",
 		"13:5: agents[0].key: must be 1 to 63",
@@ -151,6 +152,29 @@ func TestSyntax(t *testing.T) {
 	}
 	if _, err := agentfile.Load("/no/such/file"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// A fault of one tool hides none of another, nor another of its own.
+func TestFaultsOfTools(t *testing.T) {
+	_, err := agentfile.Load(write(t, "agents.yaml", `worker: {concurrency: many}
+tools:
+- {name: a b, description: x, parameters: {type: 5}, exec: {command: [/no/such/program]}}
+- {name: c d, description: x, exec: {command: ["true"]}}
+agents:
+- {key: a, chat: {model: m, base_url: "http://x", tools: [s/t]}}
+`))
+	if err == nil {
+		t.Fatal("it was loaded")
+	}
+	for _, want := range []string{"1:10: worker.concurrency: must be integer", "3:61: tools[0].exec.command: ", "3:4: tools[0].name: ", "3:31: tools[0].parameters: ",
+		"4:4: tools[1].name: ", `6:59: agents[0].chat.tools[0]: there is no MCP server "s"; there are none`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("not told: %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("told: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package agentfile
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -84,7 +85,7 @@ func (b *builder) pick(at string, names []string, tools *agent.Tools) (own []str
 		spec, there := b.mcp[server]
 		switch {
 		case !there:
-			b.fault(at, "there is no MCP server %q; there are %s", server, strings.Join(slices.Sorted(maps.Keys(b.mcp)), ", "))
+			b.fault(at, "there is no MCP server %q; there are %s", server, cmp.Or(strings.Join(slices.Sorted(maps.Keys(b.mcp)), ", "), "none"))
 		case tool == "":
 			b.fault(at, "must be server/tool or server/*")
 		case tool != "*" && spec.Allow != nil && !slices.Contains(spec.Allow, tool):
