@@ -28,7 +28,7 @@ func signalKey(name string) string { return "\x00" + name }
 type memory struct {
 	mu    sync.Mutex
 	done  map[string]StepRef // what earlier attempts completed; nil until it is read
-	asked map[string]bool    // the steps begun in this attempt, failed ones apart
+	asked map[string]bool    // the steps begun in this attempt; false of those that failed, or may be left out
 }
 
 // beginStep takes the name for this attempt and finds what is remembered of it.
@@ -53,6 +53,13 @@ func (r *Run) beginStep(ctx context.Context, name string) (StepRef, bool, error)
 	m.asked[name] = true
 	ref, ok := m.done[name]
 	return ref, ok, nil
+}
+
+// failedStep lets a step of the name be begun again.
+func (r *Run) failedStep(name string) {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	r.memory.asked[name] = false
 }
 
 // load reads what earlier attempts completed, once. The first one has nothing to read.
@@ -116,7 +123,9 @@ func (r *Run) Forget(steps ...string) {
 		r.memory.asked = map[string]bool{}
 	}
 	for _, name := range steps {
-		r.memory.asked[name] = true
+		if !r.memory.asked[name] {
+			r.memory.asked[name] = false // it may be begun
+		}
 	}
 }
 
@@ -128,7 +137,7 @@ func (r *Run) Unasked() error {
 	defer r.memory.mu.Unlock()
 	var names []string
 	for name, ref := range r.memory.done {
-		if !ref.Passed && !ref.Signal && !r.memory.asked[name] {
+		if _, asked := r.memory.asked[name]; !ref.Passed && !ref.Signal && !asked {
 			names = append(names, name)
 		}
 	}

@@ -150,23 +150,20 @@ func (r *Run) step(ctx context.Context, name string, o stepOptions, s step) erro
 	if err != nil {
 		return err
 	}
+	var done contracts.StepCompleted
 	if remembered {
-		var done contracts.StepCompleted
-		err := r.recall(ctx, ref, &done)
-		if err == nil {
+		if err = r.recall(ctx, ref, &done); err == nil {
 			err = s.recall(done)
 		}
-		return err
-	}
-	done, err := r.try(context.WithValue(ctx, stepKey{}, r.IdempotencyKey(name)), name, o, s.do)
-	if err == nil {
-		// Also if ctx has ended meanwhile: what is done is worth remembering.
-		err = r.host.CompleteStep(context.WithoutCancel(ctx), done)
+	} else {
+		done, err = r.try(context.WithValue(ctx, stepKey{}, r.IdempotencyKey(name)), name, o, s.do)
+		if err == nil {
+			// Also if ctx has ended meanwhile: what is done is worth remembering.
+			err = r.host.CompleteStep(context.WithoutCancel(ctx), done)
+		}
 	}
 	if err != nil {
-		r.memory.mu.Lock()
-		delete(r.memory.asked, name)
-		r.memory.mu.Unlock()
+		r.failedStep(name)
 	}
 	return err
 }

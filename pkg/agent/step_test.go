@@ -355,6 +355,19 @@ func TestStepOfAnotherType(t *testing.T) {
 	wantStatus(t, deploy(t, result[*int](nil, &n), result[*int](nil, &n)), contracts.StatusSucceeded)
 }
 
+// Code that knows what a former one remembered may ask for it as that was.
+func TestStepOfAnotherTypeMayBeTakenAgain(t *testing.T) {
+	var was string
+	after := of(func(ctx context.Context, run *agent.Run) error {
+		if _, err := agent.Step(ctx, run, "page", func(context.Context) (pageV1, error) { return pageV1{}, nil }); err == nil {
+			return errors.New("a text passed for a page")
+		}
+		_, err := agent.Step(ctx, run, "page", func(context.Context) (string, error) { return "again", nil })
+		return err
+	})
+	wantStatus(t, deploy(t, result("x", &was), after), contracts.StatusSucceeded)
+}
+
 // What would not come back as it was is refused before it is stored, and a
 // first attempt sees what a second one would.
 func TestResultsThatDoNotSurviveJSON(t *testing.T) {
@@ -397,6 +410,8 @@ func TestStepsThatAreGone(t *testing.T) {
 		t.Errorf("%s, %+v", o.Status, o.Error)
 	}
 	wantStatus(t, deploy(t, of(s.abc), gone("a")), contracts.StatusSucceeded)
+	// Nor does it keep an attempt from taking the step after all.
+	wantStatus(t, deploy(t, of(s.abc), gone("a", "renamed")), contracts.StatusSucceeded)
 }
 
 // A checkpoint stands for the steps before it.

@@ -22,8 +22,10 @@ const maxUsage = 1 << 50
 // AddUsage adds to what the run has spent, over all of its attempts. The sum
 // is in the status record, in `usage` of run.succeeded unless the agent's
 // Result has its own, and in every event that is written from now on. With the
-// next of those it is safe; a crash before loses it, so that what is added
-// within a step is counted exactly as often as the step is remembered: once.
+// next of those it is safe; a crash before loses it. What is added within a
+// step comes with the step's own event at the latest: it is counted once if the
+// step is executed once, and never left out. A step that is executed again, for
+// its result was lost behind an event of its own, has spent it again.
 // Nonsense (a cost below 0, or one that is no number) is logged and not added.
 func (r *Run) AddUsage(u Usage) {
 	if !(u.Cost >= 0) || u.Cost > maxUsage || max(u.InputTokens, u.OutputTokens) > maxUsage || math.IsInf(u.Cost, 0) {
