@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,18 +15,21 @@ import (
 
 // doctorCmd looks for what is wrong.
 type doctorCmd struct {
-	Fix bool `help:"Put right what can be put right."`
+	Fix           bool     `help:"Put right what can be put right."`
+	Monitor       []string `placeholder:"URL" help:"Monitoring port of a server, such as http://127.0.0.1:8222, which tells its fsync setting and its disk; may be repeated."`
+	SystemContext string   `placeholder:"NAME" help:"NATS context of a user of the broker's system account, to ask all servers instead."`
 	topologyFlags
 }
 
 // Help is shown below the command's summary.
 func (doctorCmd) Help() string {
-	return `It looks at the broker, its streams and consumers, agents without a worker, workers that do not answer, runs that nothing would move any more, statuses that say something else than the run's log, checkpoints that no log names, how far statuses lag behind, and what statekeepers have put right by themselves. With --fix it creates and updates what it may on the broker, and has a statekeeper put right now what it would in minutes. Exit code 0: all is well, or is now; 1: something is wrong.
+	return `It looks at the broker's and the services' versions, the streams and consumers, their replicas, clocks, storage and how it is synced to the disk, agents without a worker, paused queues, workers that do not answer, runs that nothing would move any more, statuses that say something else than the run's log, checkpoints that no log names, how far statuses lag behind, what statekeepers have put right by themselves, and what the broker refuses. With --fix it creates and updates what it may on the broker, and has a statekeeper put right now what it would in minutes. Exit code 0: all is well, or is now; 1: something is wrong.
 
 Examples:
 
     longhaul doctor
     longhaul doctor --fix
+    longhaul doctor --monitor http://127.0.0.1:8222
     longhaul doctor --json | jq '.findings[] | select(.state == "wrong")'`
 }
 
@@ -34,6 +38,8 @@ const (
 	findingOK    = "ok"
 	findingWrong = "wrong"
 	findingFixed = "fixed"
+	// findingUnknown is what could not be asked; the words say how it could. It is no fault.
+	findingUnknown = "unknown"
 )
 
 // finding is one thing that the doctor saw.
@@ -53,6 +59,11 @@ type examination struct {
 	client   *client.Client
 	paused   map[string]bool // by pausedKey, known after agents
 	findings []finding
+
+	replicas int           // the fewest of any stream, known after streams
+	heard    int           // how often the broker told its time
+	offset   time.Duration // of its clock from ours
+	within   time.Duration // so exactly is that known
 }
 
 // Run runs the command.
@@ -69,11 +80,13 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	x.say("broker", findingOK, fmt.Sprintf("nats-server %s answers", nc.ConnectedServerVersion()))
 	for _, look := range []struct {
 		what string
 		at   func(context.Context) error
-	}{{"topology", x.topology}, {"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}, {"repairs", x.repairs}} {
+	}{
+		{"broker", x.broker}, {"topology", x.topology}, {"replicas", x.streams}, {"servers", x.servers}, {"account", x.account}, {"clocks", x.clocks},
+		{"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}, {"repairs", x.repairs}, {"permissions", x.permissions},
+	} {
 		x.failed(look.what, look.at(ctx))
 	}
 	return x.report(a)
@@ -86,7 +99,11 @@ func (x *examination) say(what, state, words string, names ...string) {
 // failed notes that something could not be looked at.
 func (x *examination) failed(what string, err error) {
 	if err != nil {
-		x.say(what, findingWrong, "cannot be looked at: "+err.Error())
+		words := "cannot be looked at: " + err.Error()
+		if errors.Is(err, client.ErrNoStatekeeper) {
+			words += "; start one: longhaul statekeeper"
+		}
+		x.say(what, findingWrong, words)
 	}
 }
 
@@ -103,6 +120,8 @@ func (x *examination) report(a *app) error {
 			mark = a.out.red("✗")
 		case findingFixed:
 			mark = a.out.yellow("✓ fixed:")
+		case findingUnknown:
+			mark = a.out.dim("?")
 		}
 		if a.JSON {
 			continue

@@ -164,7 +164,8 @@ func (x *examination) repairs(ctx context.Context) error {
 	if err := x.nc.PublishRequest("$SRV.STATS."+contracts.ServiceName, answers.Subject, nil); err != nil {
 		return err
 	}
-	keepers, sum := 0, statekeeper.Stats{}
+	var keepers []keeper
+	sum := statekeeper.Stats{}
 	for {
 		ctx, cancel := context.WithTimeout(ctx, statsWait)
 		m, err := answers.NextMsgWithContext(ctx)
@@ -172,27 +173,26 @@ func (x *examination) repairs(ctx context.Context) error {
 		if err != nil || len(m.Data) == 0 { // all have answered, or none is there
 			break
 		}
-		var one struct {
-			Endpoints []struct {
-				Data statekeeper.Stats `json:"data"`
-			} `json:"endpoints"`
+		var one keeper
+		var n statekeeper.Stats
+		err = json.Unmarshal(m.Data, &one)
+		if err == nil && len(one.Endpoints) > 0 {
+			err = json.Unmarshal(one.Endpoints[0].Data, &n) // the same at all
 		}
-		if err := json.Unmarshal(m.Data, &one); err != nil {
+		if err != nil {
 			return fmt.Errorf("decode the answer: %w", err)
 		}
-		if keepers++; len(one.Endpoints) == 0 {
-			continue
-		}
-		n := one.Endpoints[0].Data // the same at all
+		keepers = append(keepers, one)
 		sum.Takeovers, sum.Requeued, sum.Released = sum.Takeovers+n.Takeovers, sum.Requeued+n.Requeued, sum.Released+n.Released
 		sum.Repaired, sum.Orphans, sum.Expired = sum.Repaired+n.Repaired, sum.Orphans+n.Orphans, sum.Expired+n.Expired
 	}
-	if keepers == 0 {
+	if len(keepers) == 0 {
 		return client.ErrNoStatekeeper
 	}
+	x.versions(keepers)
 	x.say("repairs", findingOK, fmt.Sprintf("since %s: %s of dead workers given back, %s that had lost its work queued again, "+
 		"%s given back that nobody had begun with, %s written anew, %s that no log named removed, %s removed after retention",
-		plural(keepers, "statekeeper")+" began", plural(int(sum.Takeovers), "lease"), plural(int(sum.Requeued), "run"),
+		plural(len(keepers), "statekeeper")+" began", plural(int(sum.Takeovers), "lease"), plural(int(sum.Requeued), "run"),
 		plural(int(sum.Released), "lease"), fmt.Sprintf("%d of the statuses", sum.Repaired), plural(int(sum.Orphans), "checkpoint"), plural(int(sum.Expired), "run")))
 	return nil
 }
