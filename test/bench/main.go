@@ -84,11 +84,12 @@ func run() error {
 		if err := readJSON(o.from, r); err != nil {
 			return err
 		}
-	} else if err := r.takeAll(ctx, o); err != nil {
-		return err
+		r.print(os.Stdout)
+		return r.write(o)
 	}
-	r.print(os.Stdout)
-	return r.write(o)
+	err := r.takeAll(ctx, o)
+	r.print(os.Stdout) // what was measured before something failed, too
+	return errors.Join(err, r.write(o))
 }
 
 // write writes the files that are asked for.

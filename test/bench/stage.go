@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,14 +136,11 @@ func (s *stage) startBrokers() error {
 }
 
 func (s *stage) startService(name string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := cluster.FreePort()
 	if err != nil {
 		return err
 	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return err
-	}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	p, err := cluster.StartProcess(exec.Command(s.binary, name, "--nats", s.url, "--replicas", strconv.Itoa(s.replicas), "--log-level", "warn", "--http", addr), name, s.dir)
 	if err == nil {
 		s.services = append(s.services, service{p, addr})
