@@ -65,7 +65,8 @@ type ExecConfig struct {
 // the end of stderr; it is retriable unless an error event said otherwise.
 // When the run's context ends, the program's process group gets SIGTERM, and
 // after a grace SIGKILL; what the program leaves running in its group is
-// killed when it ends.
+// killed when it ends. Where a worker is killed itself, on Linux the system kills
+// the program, but not what it has started.
 func Exec(cfg ExecConfig) (agent.Agent, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {

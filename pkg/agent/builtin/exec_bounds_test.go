@@ -2,10 +2,15 @@ package builtin_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,5 +111,50 @@ func TestExecLimits(t *testing.T) {
 	var failed *builtin.ExecError
 	if !errors.As(err, &failed) {
 		t.Errorf("error %v, want the program's", err)
+	}
+}
+
+// A worker that is killed leaves no program behind: its run goes on elsewhere at once.
+func TestKilledWorkerLeavesNoProgram(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // the system has no means for it
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"worker", "worker-tool"} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "pid")
+			worker := exec.CommandContext(t.Context(), self)
+			worker.Env = append(os.Environ(), program+"="+name, "PID_FILE="+file)
+			if err := worker.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var pid int
+			waitFor(t, "the program to start", func() bool {
+				said, _ := os.ReadFile(file)
+				pid, err = strconv.Atoi(strings.TrimSuffix(string(said), "\n"))
+				return err == nil && strings.HasSuffix(string(said), "\n")
+			})
+			defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }() // if it is left after all
+			if err := worker.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = worker.Wait() // which was killed
+			waitFor(t, "the program to end", func() bool {
+				state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // nobody may be there to collect it
+				return err != nil || strings.Contains(string(state), ") Z ")
+			})
+		})
+	}
+}
+
+func waitFor(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !there(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
 	}
 }

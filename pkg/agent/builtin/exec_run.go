@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -55,6 +56,9 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.WaitDelay = cfg.Dir, env, bytes.NewReader(input), cfg.Grace
 	cmd.Cancel = func() error { return program.Terminate(cmd.Process) }
 	program.OwnGroup(cmd)
+	program.DieWithParent(cmd) // its run is taken over at once: none is to go on beside its successor
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 
 	// Plain pipes, read here: with the ones that exec makes for a writer, the
 	// program's end would cut off output that waits for room in the log.

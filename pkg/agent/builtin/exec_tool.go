@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strings"
 
 	"longhaul/pkg/agent"
@@ -42,6 +43,9 @@ func callProgram(ctx context.Context, cfg ExecConfig, args json.RawMessage) (str
 	cmd.Env = append(cfg.program().Environment(), "LONGHAUL_TOOL_CALL="+agent.StepKey(ctx))
 	cmd.Cancel = func() error { return program.Terminate(cmd.Process) }
 	program.OwnGroup(cmd)
+	program.DieWithParent(cmd) // the call may be made again at once
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("start the program: %w", err)
 	}

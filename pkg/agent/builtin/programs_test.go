@@ -46,6 +46,15 @@ func runTestProgram(name string) int {
 		for _, kv := range os.Environ() {
 			say("%s", kv)
 		}
+	case "worker", "worker-tool": // which is killed with a program of its own under way
+		cfg := builtin.ExecConfig{Command: []string{"sh", "-c", "echo $$ > " + os.Getenv("PID_FILE") + "; exec sleep 60"}}
+		if name == "worker-tool" {
+			tool, _ := builtin.ExecTool(cfg, "nap", "", nil)
+			_, _ = tool.Do(context.Background(), nil)
+			return 0
+		}
+		a, _ := builtin.Exec(cfg)
+		_, _ = trial{}.run(context.Background(), a, &recorder{})
 	case "sleeps":
 		say("yawn")
 		time.Sleep(forLong)
