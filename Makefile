@@ -37,7 +37,7 @@ build: ## build bin/longhaul, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/longhaul
 
 .PHONY: check
-check: fmt-check vet lint tidy-check build core-size compose-check release-check race ## everything that CI demands
+check: fmt-check vet lint tidy-check build core-size compose-check kubernetes-check release-check race ## everything that CI demands
 
 .PHONY: test
 test: ## run the tests, without the race detector (PKG=./pkg/... to choose)
@@ -63,6 +63,7 @@ fmt-check: ## fail if gofmt would change a file
 vet: ## go vet
 	go vet ./...
 	cd test/bench/peers && go vet ./...
+	cd test/kubernetes && go vet ./...
 	cd tools/release && go vet ./...
 
 .PHONY: tidy-check
@@ -70,6 +71,7 @@ tidy-check: ## fail if go mod tidy would change a file
 	go mod tidy -diff
 	cd test/compose && go mod tidy -diff
 	cd test/bench/peers && go mod tidy -diff
+	cd test/kubernetes && go mod tidy -diff
 	cd tools/release && go mod tidy -diff
 
 .PHONY: core-size
@@ -79,6 +81,10 @@ core-size: ## count the lines of the core, fail above CORE_MAX
 .PHONY: compose-check
 compose-check: ## check compose.yaml, alert rules and dashboard with the libraries of those who read them
 	cd test/compose && go test -count=1 ./... # the files stand outside of that module: the cache does not see them change
+
+.PHONY: kubernetes-check
+kubernetes-check: ## check deploy/kubernetes against the types of Kubernetes and the schemas of KEDA
+	cd test/kubernetes && go test -count=1 ./...
 
 .PHONY: release-check
 release-check: ## try a release of this platform, and check THIRD_PARTY.md
@@ -169,6 +175,7 @@ tidy: ## go mod tidy, in all modules
 	go mod tidy
 	cd test/compose && go mod tidy
 	cd test/bench/peers && go mod tidy
+	cd test/kubernetes && go mod tidy
 	cd tools/release && go mod tidy
 
 .PHONY: clean
