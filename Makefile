@@ -53,7 +53,7 @@ secured: ## run the end-to-end tests on a broker with TLS, accounts and a user p
 
 .PHONY: lint
 lint: ## run the linters, the import walls among them
-	$(GOLANGCI_LINT) run ./...
+	$(GOLANGCI_LINT) run --allow-parallel-runners ./...
 
 .PHONY: fmt-check
 fmt-check: ## fail if gofmt would change a file
