@@ -54,6 +54,19 @@ func endToEnd(part float64) []measurement {
 	}
 }
 
+func publish(part float64) measurement {
+	return measurement{"publish", ideal64, part, func(ctx context.Context, s *stage, n int) (sample, error) { return s.publishFloor(ctx, n) }}
+}
+
+func consume(part float64) measurement {
+	return measurement{"consume and ack", ideal64, part, func(ctx context.Context, s *stage, n int) (sample, error) { return s.consumeFloor(ctx, n) }}
+}
+
+// dear is the floor and ours where a write costs much.
+func dear(part float64) []measurement {
+	return append([]measurement{publish(part), consume(part), {ideal16, ideal64, part, ideal(16, smallJob)}}, endToEnd(part)...)
+}
+
 // groups are all that is measured in rounds, in the order in which it is.
 func groups() []group {
 	plain := stageConfig{name: "one replica", replicas: 1}
@@ -62,8 +75,7 @@ func groups() []group {
 	return []group{
 		{"end-to-end", plain, endToEnd(1)},
 		{"floor", plain, []measurement{
-			{"publish", ideal64, 2, func(ctx context.Context, s *stage, n int) (sample, error) { return s.publishFloor(ctx, n) }},
-			{"consume and ack", ideal64, 2, func(ctx context.Context, s *stage, n int) (sample, error) { return s.consumeFloor(ctx, n) }},
+			publish(2), consume(2),
 			{ideal16, ideal64, 1, ideal(16, smallJob)},
 			{ideal64, "", 1, ideal(64, smallJob)},
 			{"the same, each state confirmed before the next", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) {
@@ -93,8 +105,8 @@ func groups() []group {
 			{"at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.atRest(ctx, n) }},
 			{"at half load", "", 0.25, func(ctx context.Context, s *stage, n int) (sample, error) { return s.halfLoad(ctx, n) }},
 		}},
-		{"synced", synced, endToEnd(0.2)},
-		{"replicas", three, endToEnd(0.2)},
+		{"synced", synced, dear(0.1)},
+		{"replicas", three, dear(0.2)},
 	}
 }
 
