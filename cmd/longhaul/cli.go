@@ -35,6 +35,7 @@ type cli struct {
 	Topology    topologyCmd    `cmd:"" group:"services" help:"Show, verify or create the broker's streams and consumers."`
 	Security    securityCmd    `cmd:"" group:"services" help:"Make keys, certificates and the broker's configuration for a secured deployment."`
 	Doctor      doctorCmd      `cmd:"" group:"services" help:"Look for what is wrong, and put it right."`
+	Top         topCmd         `cmd:"" group:"services" help:"Watch queues, workers, runs and rates."`
 	Pause       pauseCmd       `cmd:"" group:"services" help:"Pause an agent's queue: no more of its runs are begun."`
 	Resume      resumeCmd      `cmd:"" group:"services" help:"Let a paused queue go on."`
 	Bench       benchCmd       `cmd:"" group:"services" help:"Measure your broker, and Longhaul on it."`

@@ -101,6 +101,7 @@ func offers() []offer {
 		{subject: contracts.APISubject(contracts.EndpointGet), to: reads},
 		{subject: contracts.APISubject(contracts.EndpointList), to: reads},
 		{subject: contracts.APISubject(contracts.EndpointStats), to: reads},
+		{subject: contracts.APISubject(contracts.EndpointLoad), to: reads},
 		{subject: contracts.SubjectAllEvents, stream: true, to: reads},
 		{subject: api + "DIRECT.GET.RUNS_LOG." + contracts.SubjectAllEvents, to: all},
 		{subject: api + "DIRECT.GET.RUNS_LOG", many: true, to: readers},

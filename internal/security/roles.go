@@ -219,6 +219,7 @@ func reads() []Right {
 		{contracts.APISubject(contracts.EndpointGet), "get a run"},
 		{contracts.APISubject(contracts.EndpointList), "list runs"},
 		{contracts.APISubject(contracts.EndpointStats), "count runs"},
+		{contracts.APISubject(contracts.EndpointLoad), "see what waits and who works"},
 		{api + "DIRECT.GET.RUNS_LOG", "read the history of runs"},
 		{api + "DIRECT.GET.RUNS_LOG." + contracts.SubjectAllEvents, "read the last event of a run"},
 		{outside(api + "STREAM.MSG.GET.RUNS_LOG"), "the same from the leader, where a replica lags"},

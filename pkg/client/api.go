@@ -59,6 +59,15 @@ func (c *Client) Stats(ctx context.Context) (contracts.StatsResponse, error) {
 	return resp, nil
 }
 
+// Load returns what waits in every queue, and how much each worker holds.
+func (c *Client) Load(ctx context.Context) (contracts.LoadResponse, error) {
+	var resp contracts.LoadResponse
+	if err := c.request(ctx, contracts.EndpointLoad, struct{}{}, &resp); err != nil {
+		return resp, fmt.Errorf("ask for the load: %w", err)
+	}
+	return resp, nil
+}
+
 // Sweep has a statekeeper look at every run now, and put right what is wrong.
 func (c *Client) Sweep(ctx context.Context, req contracts.SweepRequest) (contracts.SweepResponse, error) {
 	var resp contracts.SweepResponse

@@ -13,6 +13,7 @@ const (
 	EndpointList  = "list"
 	EndpointStats = "stats"
 	EndpointSweep = "sweep"
+	EndpointLoad  = "load"
 )
 
 // ServiceName is statekeeper's name among NATS micro services.
@@ -61,6 +62,22 @@ type StatsResponse struct {
 	Total    int                       `json:"total"`
 	ByStatus map[Status]int            `json:"by_status"`
 	ByAgent  map[string]map[Status]int `json:"by_agent"`
+}
+
+// LoadResponse says what waits and who works, at this moment. Its request is empty.
+type LoadResponse struct {
+	Queues  []QueueLoad    `json:"queues"`
+	Workers map[string]int `json:"workers"` // runs held, by worker
+}
+
+// QueueLoad is the load of an agent's queue at one priority.
+type QueueLoad struct {
+	AgentKey      string   `json:"agent_key"`
+	Priority      Priority `json:"priority"`
+	Waiting       uint64   `json:"waiting"` // runs that no worker has been handed yet
+	Held          int      `json:"held"`    // runs that a worker has, or that wait for their retry
+	OldestSeconds float64  `json:"oldest_seconds"`
+	Paused        bool     `json:"paused,omitempty"`
 }
 
 // SweepRequest asks statekeeper to put right now what it would in time.

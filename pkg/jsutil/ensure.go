@@ -154,9 +154,8 @@ func (in *inspection) stream(ctx context.Context, want jetstream.StreamConfig) e
 			return overlap(ctx, in.js, want, err)
 		})
 	}
-	have := s.CachedInfo().Config
-	if want.Metadata != nil { // what else is in there is the operator's, or the broker's
-		ours := want.Metadata
+	have, ours := s.CachedInfo().Config, want.Metadata
+	if ours != nil { // what else is in there is the operator's, or the broker's
 		want.Metadata = make(map[string]string)
 		maps.Copy(want.Metadata, have.Metadata)
 		maps.Copy(want.Metadata, ours)

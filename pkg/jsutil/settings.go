@@ -53,15 +53,13 @@ func streamSettings(want jetstream.StreamConfig) []setting {
 		{"SubjectTransform", nil},
 		// It would be every consumer's default, and delete those that rest.
 		{"ConsumerLimits.InactiveThreshold", nil},
+		{"Metadata", nil}, // the stamp alone is looked at
 	}
 	if want.RePublish != nil { // where we need none, the operator may have one, for an audit perhaps
 		settings = append(settings, setting{"RePublish", nil})
 	}
 	if want.Duplicates > 0 {
 		settings = append(settings, setting{"Duplicates", nil})
-	}
-	if want.Metadata != nil {
-		settings = append(settings, setting{"Metadata", nil}) // the stamp
 	}
 	// A stream that refuses what is too much may be bounded as the operator
 	// likes; one that drops its oldest message for the newest may not.

@@ -77,33 +77,45 @@ func (v *Survey) queues(ctx context.Context) error {
 		}
 		v.inbox.WithLabelValues(name).Set(unanswered(cons.CachedInfo()))
 	}
-	stream, err := v.js.Stream(ctx, contracts.StreamWork)
-	if err != nil {
-		return fmt.Errorf("look at stream %s: %w", contracts.StreamWork, err)
+	queues, err := Queues(ctx, v.js)
+	for _, q := range queues {
+		labels := []string{q.AgentKey, string(q.Priority)}
+		v.waiting.WithLabelValues(labels...).Set(float64(q.Waiting))
+		v.leased.WithLabelValues(labels...).Set(float64(q.Held))
+		v.oldest.WithLabelValues(labels...).Set(q.OldestSeconds)
+		paused := 0.0
+		if q.Paused {
+			paused = 1
+		}
+		v.paused.WithLabelValues(labels...).Set(paused)
 	}
+	return err
+}
+
+// Queues asks the broker for the load of every queue: one request for some
+// hundred of them, and one for each in which runs wait. If it fails halfway, it
+// returns those that it knows.
+func Queues(ctx context.Context, js jetstream.JetStream) ([]contracts.QueueLoad, error) {
+	stream, err := js.Stream(ctx, contracts.StreamWork)
+	if err != nil {
+		return nil, fmt.Errorf("look at stream %s: %w", contracts.StreamWork, err)
+	}
+	queues := []contracts.QueueLoad{}
 	list := stream.ListConsumers(ctx)
 	for info := range list.Info() {
 		part := strings.Split(info.Config.FilterSubject, ".")
 		if len(part) != 5 { // not one of ours
 			continue
 		}
-		v.waiting.WithLabelValues(part[2], part[3]).Set(float64(info.NumPending))
-		v.leased.WithLabelValues(part[2], part[3]).Set(float64(info.NumAckPending))
-		age := 0.0
+		q := contracts.QueueLoad{AgentKey: part[2], Priority: contracts.Priority(part[3]), Waiting: info.NumPending, Held: info.NumAckPending, Paused: info.Paused}
 		if info.NumPending > 0 {
-			age, err = v.age(ctx, contracts.StreamWork, info.Delivered.Stream, info.Config.FilterSubject)
+			if q.OldestSeconds, err = age(ctx, js, contracts.StreamWork, info.Delivered.Stream, info.Config.FilterSubject); err != nil {
+				return queues, err
+			}
 		}
-		if err != nil {
-			return err
-		}
-		v.oldest.WithLabelValues(part[2], part[3]).Set(age)
-		paused := 0.0
-		if info.Paused {
-			paused = 1
-		}
-		v.paused.WithLabelValues(part[2], part[3]).Set(paused)
+		queues = append(queues, q)
 	}
-	return list.Err()
+	return queues, list.Err()
 }
 
 // projection looks at the projector's consumer.
@@ -113,14 +125,14 @@ func (v *Survey) projection(ctx context.Context) error {
 		return fmt.Errorf("look at consumer %s: %w", contracts.ConsumerProjector, err)
 	}
 	info := cons.CachedInfo()
-	age := 0.0
+	lag := 0.0
 	if unanswered(info) > 0 {
-		if age, err = v.age(ctx, contracts.StreamLog, info.AckFloor.Stream, contracts.SubjectAllEvents); err != nil {
+		if lag, err = age(ctx, v.js, contracts.StreamLog, info.AckFloor.Stream, contracts.SubjectAllEvents); err != nil {
 			return err
 		}
 	}
 	v.lag.WithLabelValues().Set(unanswered(info))
-	v.lagAge.WithLabelValues().Set(age)
+	v.lagAge.WithLabelValues().Set(lag)
 	return nil
 }
 
@@ -131,8 +143,8 @@ func unanswered(info *jetstream.ConsumerInfo) float64 {
 
 // age is that of the first message behind a sequence, in seconds, by the
 // broker's clock and ours; 0 if there is none any more.
-func (v *Survey) age(ctx context.Context, stream string, after uint64, subject string) (float64, error) {
-	m, err := jsutil.Get(ctx, v.js.Conn(), stream, jsutil.GetRequest{Seq: after + 1, NextFor: subject})
+func age(ctx context.Context, js jetstream.JetStream, stream string, after uint64, subject string) (float64, error) {
+	m, err := jsutil.Get(ctx, js.Conn(), stream, jsutil.GetRequest{Seq: after + 1, NextFor: subject})
 	if errors.Is(err, jsutil.ErrNotFound) {
 		return 0, nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/metrics"
 )
 
 // api is the NATS micro service. The endpoints' queue group makes the
@@ -72,7 +73,7 @@ func (a *api) run(ctx context.Context) error {
 		handle func(context.Context, []byte) (any, error)
 	}{
 		{contracts.EndpointGet, apiLanes, a.get}, {contracts.EndpointList, apiLanes, a.list},
-		{contracts.EndpointStats, 1, a.stats}, {contracts.EndpointSweep, 1, a.sweeper.now},
+		{contracts.EndpointStats, 1, a.stats}, {contracts.EndpointSweep, 1, a.sweeper.now}, {contracts.EndpointLoad, 1, a.load},
 	} {
 		// The library calls an endpoint's handler for one request after the other,
 		// and counts and times it by its return: so nothing is answered behind its
@@ -152,6 +153,20 @@ func (a *api) stats(_ context.Context, data []byte) (any, error) {
 		return nil, err
 	}
 	return x.stats(), nil
+}
+
+// load answers endpoint load.
+func (a *api) load(ctx context.Context, _ []byte) (any, error) {
+	x, err := a.ready()
+	if err != nil {
+		return nil, err
+	}
+	r := contracts.LoadResponse{Workers: make(map[string]int)}
+	for _, id := range x.workers() {
+		r.Workers[id] = len(x.heldBy(id))
+	}
+	r.Queues, err = metrics.Queues(ctx, a.sweeper.js)
+	return r, err
 }
 
 // ready returns the index, or the error that says it is not there yet.

@@ -139,6 +139,7 @@ func runPath(t *testing.T, p security.Plan) {
 		t.Errorf("list:\n%s", list)
 	}
 	s.must(t, "subscriber", "stats")
+	s.must(t, "subscriber", "top", "--json")
 	s.must(t, "operator", "topology", "verify", s.d.Replicas())
 	s.must(t, "operator", "checkpoints", "list", killed)
 	out, errs, code := s.cli(t, "operator", "doctor", "--json", s.d.Replicas())
