@@ -10,7 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"longhaul/pkg/agent"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/seal"
 	"longhaul/services/worker"
 )
 
@@ -20,7 +22,8 @@ type Config = worker.Config
 // Main hosts the agents of cfg. It connects to the broker that the environment
 // names, by the variables of the longhaul command: LONGHAUL_NATS (the one on
 // this machine unless told), LONGHAUL_CONTEXT, _CREDS, _NKEY, _TLS_CA,
-// _TLS_CERT, _TLS_KEY and _INBOX_PREFIX. It executes runs until SIGINT or
+// _TLS_CERT, _TLS_KEY and _INBOX_PREFIX. With LONGHAUL_SEAL_KEYS, a file of keys,
+// the agents are sealed (agent.Sealed). It executes runs until SIGINT or
 // SIGTERM, when it drains; a second signal ends the program at once. What is
 // wrong is printed, and the exit code is 1.
 func Main(cfg Config) {
@@ -36,6 +39,11 @@ func run(ctx context.Context, cfg Config) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	agents, err := sealed(cfg.Agents, os.Getenv("LONGHAUL_SEAL_KEYS"))
+	if err != nil {
+		return err
+	}
+	cfg.Agents = agents
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{
 		URL: os.Getenv("LONGHAUL_NATS"), Context: os.Getenv("LONGHAUL_CONTEXT"),
 		Creds: os.Getenv("LONGHAUL_CREDS"), NKey: os.Getenv("LONGHAUL_NKEY"),
@@ -56,4 +64,22 @@ func run(ctx context.Context, cfg Config) error {
 		_ = nc.FlushTimeout(2 * time.Second) // what was not said by then, the log will tell
 	}
 	return err
+}
+
+// sealed returns the agents behind the keys in a file, or as they are without one.
+func sealed(agents []agent.Agent, path string) ([]agent.Agent, error) {
+	if path == "" {
+		return agents, nil
+	}
+	keys, err := seal.LoadKeys(path)
+	if err != nil {
+		return nil, fmt.Errorf("LONGHAUL_SEAL_KEYS: %w", err)
+	}
+	all := make([]agent.Agent, len(agents))
+	for i, a := range agents {
+		if all[i], err = agent.Sealed(a, keys); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
