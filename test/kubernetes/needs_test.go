@@ -81,9 +81,12 @@ func TestServices(t *testing.T) {
 				if port := d.Spec.Template.Annotations["prometheus.io/port"]; port != strconv.Itoa(int(c.Ports[0].ContainerPort)) {
 					t.Errorf("metrics are scraped at port %q", port)
 				}
-				scaled := dir != "base" && name == "worker"
-				if n := d.Spec.Replicas; !scaled && (n == nil || *n != 2) || scaled && n != nil {
-					t.Errorf("replicas: %v", n)
+				want := int32(2)
+				if dir != "base" && name == "worker" {
+					want = -1 // unset: their number is KEDA's
+				}
+				if n := deref(d.Spec.Replicas, -1); n != want {
+					t.Errorf("replicas: %d, want %d", n, want)
 				}
 				pdb := mustFind[policyv1.PodDisruptionBudget](t, objects, "longhaul-"+name)
 				for _, labels := range []map[string]string{d.Spec.Selector.MatchLabels, pdb.Spec.Selector.MatchLabels} {
@@ -98,6 +101,13 @@ func TestServices(t *testing.T) {
 	}
 }
 
+func deref[T any](p *T, unset T) T {
+	if p == nil {
+		return unset
+	}
+	return *p
+}
+
 func TestWorkerMayDrain(t *testing.T) {
 	pod := mustFind[appsv1.Deployment](t, mustBuild(t, "base"), "longhaul-worker").Spec.Template.Spec
 	env := map[string]string{}
@@ -108,7 +118,9 @@ func TestWorkerMayDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if grace := pod.TerminationGracePeriodSeconds; grace == nil || time.Duration(*grace)*time.Second < drain+20*time.Second {
+	// 30 s is what Kubernetes gives if nothing is said.
+	grace := time.Duration(deref(pod.TerminationGracePeriodSeconds, 30)) * time.Second
+	if grace < drain+20*time.Second {
 		t.Errorf("terminationGracePeriodSeconds is %v, too short for a drain of %v and what follows it", grace, drain)
 	}
 }
