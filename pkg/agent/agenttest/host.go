@@ -3,6 +3,7 @@ package agenttest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -56,6 +57,17 @@ func (a *attempt) report(d contracts.Draft) error {
 	return nil
 }
 
+// maxPayload is how large anything may be that is stored, in bytes: what a
+// broker takes by default in one message, less what is added to it.
+const maxPayload = 1<<20 - 5<<10
+
+func fits(what string, data []byte) error {
+	if len(data) > maxPayload {
+		return agent.Permanent(fmt.Errorf("%s of %d bytes is above the limit of %d: store it elsewhere and return its name", what, len(data), maxPayload))
+	}
+	return nil
+}
+
 // act does what the script says, under mu.
 func (a *attempt) act(act Act) {
 	switch act {
@@ -77,6 +89,9 @@ func (a *attempt) act(act Act) {
 
 // Emit implements agent.Host.
 func (a *attempt) Emit(_ context.Context, t contracts.EventType, v contracts.Visibility, payload json.RawMessage) error {
+	if err := fits("payload", payload); err != nil {
+		return err
+	}
 	return a.report(contracts.Draft{Type: t, Visibility: v, Payload: payload})
 }
 
@@ -89,6 +104,9 @@ func (a *attempt) Delta(_ context.Context, text string) error {
 func (a *attempt) Checkpoint(ctx context.Context, state contracts.State) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := fits("state", state.Data); err != nil {
+		return err
 	}
 	a.trial.mu.Lock()
 	a.trial.states = append(a.trial.states, state)
@@ -110,6 +128,9 @@ func (a *attempt) Checkpoint(ctx context.Context, state contracts.State) error {
 func (a *attempt) CompleteStep(ctx context.Context, done contracts.StepCompleted) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := fits("result", done.Result); err != nil {
+		return err
 	}
 	return a.report(contracts.Draft{Type: contracts.TypeStepCompleted, Visibility: contracts.VisibilityDebug, Payload: done})
 }

@@ -326,7 +326,7 @@ func (a *attempt) end(ctx context.Context, end ending) {
 	case errors.Is(cause, agent.ErrSleeping):
 		d = contracts.Draft{Type: contracts.TypeSleeping, NotBefore: a.sleep.WakeAt, WaitsFor: a.sleep.Signal, Payload: a.sleep}
 	case end.err == nil:
-		d = a.succeeded(end.result)
+		d = a.succeeded(end)
 	case errors.Is(cause, agent.ErrTimeout):
 		d = contracts.Draft{Type: contracts.TypeTimedOut, Payload: contracts.TimedOut{TimeoutSeconds: a.trial.sub.TimeoutSeconds}}
 	case errors.Is(cause, agent.ErrShutdown):
@@ -340,25 +340,32 @@ func (a *attempt) end(ctx context.Context, end ending) {
 	}
 }
 
-func (a *attempt) succeeded(r agent.Result) contracts.Draft {
-	p := contracts.Succeeded{FinalMessages: r.FinalMessages}
-	encode := func(v any) json.RawMessage {
-		raw, err := contracts.Encode(v)
-		if err != nil {
-			panic(fmt.Sprintf("agenttest: the result is no JSON: %v", err))
+// succeeded is run.succeeded, or the failure of a result that is no JSON or too large.
+func (a *attempt) succeeded(end ending) contracts.Draft {
+	p := contracts.Succeeded{FinalMessages: end.result.FinalMessages}
+	var err error
+	encode := func(v any) (raw json.RawMessage) {
+		if err == nil {
+			raw, err = contracts.Encode(v)
 		}
 		return raw
 	}
-	if r.FinalOutput != nil {
-		p.FinalOutput = encode(r.FinalOutput)
+	if end.result.FinalOutput != nil {
+		p.FinalOutput = encode(end.result.FinalOutput)
 	}
-	if used := a.run.Usage(); r.Usage != nil {
-		p.Usage = encode(r.Usage)
+	if used := a.run.Usage(); end.result.Usage != nil {
+		p.Usage = encode(end.result.Usage)
 	} else if used != (agent.Usage{}) {
 		p.Usage = encode(used)
 	}
-	for _, artifact := range r.Artifacts {
+	for _, artifact := range end.result.Artifacts {
 		p.Artifacts = append(p.Artifacts, encode(artifact))
+	}
+	if whole := encode(p); err != nil {
+		return a.failed(ending{err: agent.Permanent(fmt.Errorf("encode the result: %w", err))})
+	} else if err := fits("result", whole); err != nil {
+		return contracts.Draft{Type: contracts.TypeFailed, Payload: contracts.Failed{Attempts: a.trial.head.Attempt,
+			ErrorInfo: contracts.ErrorInfo{Type: contracts.ErrorTypeResultTooLarge, Message: err.Error()}}}
 	}
 	return contracts.Draft{Type: contracts.TypeSucceeded, Payload: p}
 }

@@ -127,3 +127,34 @@ func TestNothingIsSeenAfterACrash(t *testing.T) {
 		t.Errorf("%s, output %s, events %v", o.Status, o.FinalOutput, trial.Types())
 	}
 }
+
+// What a broker would not take, or what is no JSON, fails here as it does there.
+func TestWhatCannotBeStored(t *testing.T) {
+	large := strings.Repeat("x", 1<<20)
+	for name, c := range map[string]struct {
+		do   func(ctx context.Context, run *agent.Run) (agent.Result, error)
+		want string
+	}{
+		"event": {func(_ context.Context, run *agent.Run) (agent.Result, error) {
+			return agent.Result{}, run.Emit("note", large)
+		}, "AgentError: emit note: payload of 1048578 bytes"},
+		"state": {func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+			return agent.Result{}, run.Checkpoint(ctx, large)
+		}, "AgentError: checkpoint: state of"},
+		"step": {func(ctx context.Context, run *agent.Run) (agent.Result, error) {
+			_, err := agent.Step(ctx, run, "a", func(context.Context) (string, error) { return large, nil })
+			return agent.Result{}, err
+		}, `AgentError: step "a": result of`},
+		"result": {func(context.Context, *agent.Run) (agent.Result, error) { return agent.Result{FinalOutput: large}, nil }, "ResultTooLarge: result of"},
+		"output no JSON": {func(context.Context, *agent.Run) (agent.Result, error) {
+			return agent.Result{FinalOutput: func() {}}, nil
+		}, "AgentError: encode the result: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := agenttest.New(agent.Agent{Key: "large", Run: c.do}, contracts.Submission{}).Run(t.Context())
+			if got := o.Error.Type + ": " + o.Error.Message; o.Status != contracts.StatusFailed || o.Error.Retriable || !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s, %s, want %s", o.Status, got, c.want)
+			}
+		})
+	}
+}
