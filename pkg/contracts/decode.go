@@ -17,7 +17,10 @@ func DecodeSubmission(data []byte) (s Submission, f Faults) {
 	}
 	d := open(data, MaxDepth)
 	d.submission(0, &s)
-	return s, d.list()
+	if f = d.list(); f == nil && s.ConversationID == "" && (s.OnConflict == OnConflictReject || s.OnConflict == OnConflictInterrupt) {
+		f = Faults{{Field: "on_conflict", Message: "must not be " + string(s.OnConflict) + " without a conversation_id: no other run is looked at"}}
+	}
+	return s, f
 }
 
 func tooLarge(data []byte, limit int) Faults {

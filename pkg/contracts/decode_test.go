@@ -113,6 +113,8 @@ func TestDecodeSubmissionFaults(t *testing.T) {
 			`input.params.n: is a number out of range: "1e999999999"`, `input.params.m[0]: is a number out of range: "-1E-999999999"`}},
 
 		// times
+		{`{"agent_key":"echo","on_conflict":"reject"}`, []string{`on_conflict: must not be reject without a conversation_id: no other run is looked at`}},
+		{`{"agent_key":"echo","on_conflict":"interrupt","conversation_id":null}`, []string{`on_conflict: must not be interrupt without a conversation_id: no other run is looked at`}},
 		{`{"agent_key":"echo","not_before":"2026-11-22"}`, []string{`not_before: must be a time as RFC 3339 has it, such as 2026-11-22T10:00:00Z, not "2026-11-22"`}},
 		{`{"agent_key":"echo","not_before":"9999-12-31T23:59:59-01:00"}`, []string{`not_before: must be a time as RFC 3339 has it, such as 2026-11-22T10:00:00Z, not "9999-12-31T23:59:59-01:00"`}},
 

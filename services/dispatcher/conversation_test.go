@@ -320,6 +320,14 @@ func TestConversationReject(t *testing.T) {
 	if m := faultOf(b.checkRejected(t, s.RunID), "on_conflict"); !strings.Contains(m, "not_before") {
 		t.Errorf("the fault is %q", m)
 	}
+	// Who forgets the conversation does not believe in vain that others were looked at.
+	for _, what := range []contracts.OnConflict{contracts.OnConflictReject, contracts.OnConflictInterrupt} {
+		s := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", OnConflict: what}
+		b.submit(t, s)
+		if m := faultOf(b.checkRejected(t, s.RunID), "on_conflict"); !strings.Contains(m, "without a conversation_id") {
+			t.Errorf("of %s without a conversation the fault is %q", what, m)
+		}
+	}
 }
 
 // A run that is rejected for its conversation leaves its idempotency key to the next one.
