@@ -53,8 +53,7 @@ func checkPriority(s string) error {
 }
 
 func checkOnConflict(s string) error {
-	ok := slices.Contains([]OnConflict{OnConflictEnqueue, OnConflictReject, OnConflictInterrupt}, OnConflict(s))
-	return mustBe(ok, "enqueue, reject or interrupt", s)
+	return mustBe(slices.Contains([]OnConflict{OnConflictEnqueue, OnConflictReject, OnConflictInterrupt}, OnConflict(s)), "enqueue, reject or interrupt", s)
 }
 
 func checkStatus(s string) error {
@@ -70,13 +69,11 @@ func checkEventType(s string) error {
 }
 
 func checkHolderOp(s string) error {
-	ok := slices.Contains([]HolderOp{HolderPing, HolderHolds, HolderCancel}, HolderOp(s))
-	return mustBe(ok, "ping, holds or cancel", s)
+	return mustBe(slices.Contains([]HolderOp{HolderPing, HolderHolds, HolderCancel}, HolderOp(s)), "ping, holds or cancel", s)
 }
 
 func checkRole(s string) error {
-	ok := slices.Contains([]string{RoleSystem, RoleDeveloper, RoleUser, RoleAssistant, RoleTool}, s)
-	return mustBe(ok, "system, developer, user, assistant or tool", s)
+	return mustBe(slices.Contains([]string{RoleSystem, RoleDeveloper, RoleUser, RoleAssistant, RoleTool}, s), "system, developer, user, assistant or tool", s)
 }
 
 // checkKnownAgentKey lets an event have none: that of a rejected run may not be known.
