@@ -38,6 +38,8 @@ type cli struct {
 	Top         topCmd         `cmd:"" group:"services" help:"Watch queues, workers, runs and rates."`
 	Pause       pauseCmd       `cmd:"" group:"services" help:"Pause an agent's queue: no more of its runs are begun."`
 	Resume      resumeCmd      `cmd:"" group:"services" help:"Let a paused queue go on."`
+	Backup      backupCmd      `cmd:"" group:"services" help:"Save all that Longhaul has on the broker, while it runs."`
+	Restore     restoreCmd     `cmd:"" group:"services" help:"Put a backup back on a broker that is empty."`
 	Bench       benchCmd       `cmd:"" group:"services" help:"Measure your broker, and Longhaul on it."`
 
 	Version    versionCmd    `cmd:"" group:"other" help:"Show the version."`

@@ -68,7 +68,7 @@ func TestCommandHelp(t *testing.T) {
 
 func TestCandidates(t *testing.T) {
 	for words, want := range map[string]string{
-		"":                              "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor top pause resume bench version completion",
+		"":                              "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor top pause resume backup restore bench version completion",
 		"ch":                            "checkpoints",
 		"checkpoints ":                  "list get next delete",
 		"checkpoints d":                 "delete",
@@ -79,7 +79,7 @@ func TestCandidates(t *testing.T) {
 		"--nats url completion ":        "bash zsh fish",
 		"list --status t":               "timed_out",
 		"submit echo --param n=1 --wai": "--wait",
-		"nosuch ":                       "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor top pause resume bench version completion",
+		"nosuch ":                       "demo dev submit watch get list cancel redrive signal confirm checkpoints agents stats dispatcher worker statekeeper topology security doctor top pause resume backup restore bench version completion",
 	} {
 		var grammar cli
 		parser, err := newParser(&grammar, newApp(nil, nil, nil, os.Getenv), t.Context())

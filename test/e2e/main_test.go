@@ -227,7 +227,7 @@ func (s *stage) cli(t *testing.T, stdin string, args ...string) (stdout, stderr 
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	role := "client"
-	if slices.Contains([]string{"doctor", "checkpoints", "topology", "pause", "resume"}, args[0]) {
+	if slices.Contains([]string{"doctor", "checkpoints", "topology", "pause", "resume", "backup", "restore"}, args[0]) {
 		role = "operator"
 	}
 	cmd := exec.CommandContext(ctx, binary, append(args, s.flags(role)...)...)
