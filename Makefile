@@ -161,6 +161,16 @@ torture-sabotage: ## take guarantees out, and see that torture notices
 torture-short: ## a quarter of a minute of faults on one broker and on three, as `make check` does
 	go test -count=1 -run '^TestShort$$' ./test/torture
 
+OLD ?=
+
+.PHONY: upgrade-test
+upgrade-test: build ## swap the services of OLD (a tag or commit) for these and back, under load: nothing lost, nothing executed twice
+	@[ -n "$(OLD)" ] || { echo "say which version to come from: make upgrade-test OLD=v0.1.0"; exit 1; }
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	  git archive --format=tar $(OLD) | tar -x -C "$$dir"; \
+	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
+	  go run ./test/upgrade -old "$$dir/old-longhaul" -new $(BIN) $(ARGS)
+
 .PHONY: soak
 soak: build ## an even load for SOAK (1h), 200,000 runs; fail if memory, goroutines or disk grow
 	go run ./test/soak -duration $(SOAK) -plot docs/soak.svg
