@@ -29,21 +29,20 @@ import (
 	"longhaul/test/cluster"
 )
 
-func main() {
-	if served, err := cluster.ServeBroker(); served || err != nil {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+func main() { os.Exit(program()) }
+
+func program() int {
+	served, err := cluster.ServeBroker()
+	if !served && err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		err = run(ctx)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "upgrade:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // options are what the command line says.
