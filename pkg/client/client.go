@@ -19,6 +19,7 @@ import (
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
 	"longhaul/pkg/seal"
+	"longhaul/pkg/tracing"
 )
 
 // What a Client's errors wrap, for errors.Is. An invalid submission or command
@@ -62,7 +63,13 @@ type Client struct {
 	log *runlog.Log
 	// keys seal and open; nil without.
 	keys *seal.Keys
+
+	tracer *tracing.Tracer
 }
+
+// WithTracer has spans made of submissions. Without it there is one for each whose
+// context has a span that is kept; and either way the run's spans are a part of that.
+func WithTracer(t *tracing.Tracer) Option { return func(c *Client) { c.tracer = t } }
 
 // New returns a Client on nc.
 func New(nc *nats.Conn, opts ...Option) (*Client, error) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/tracing"
 )
 
 // Submit asks for a run and returns its id as soon as the broker has stored
@@ -28,8 +30,10 @@ func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID stri
 	// A try that was not acknowledged may have been stored; the run id makes
 	// the next one harmless.
 	const tries = 3
+	header, span := c.tracer.Submit(ctx, s)
+	defer func() { span.End(err) }()
 	for try := 1; ; try++ {
-		_, err = c.js.Publish(ctx, contracts.SubjectSubmit, data, jetstream.WithExpectStream(contracts.StreamInbox))
+		_, err = c.js.PublishMsg(ctx, &nats.Msg{Subject: contracts.SubjectSubmit, Header: header, Data: data}, jetstream.WithExpectStream(contracts.StreamInbox))
 		if err = jsutil.Translate(err); err == nil {
 			return s.RunID, nil
 		}
@@ -43,12 +47,14 @@ func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID stri
 type Receipt struct {
 	RunID string
 
-	ack jetstream.PubAckFuture
+	ack  jetstream.PubAckFuture
+	span tracing.Span
 }
 
 // Wait returns when the broker has stored the submission, or with the error
 // that tells why it has not, or may not have. It is to be called once.
-func (r *Receipt) Wait(ctx context.Context) error {
+func (r *Receipt) Wait(ctx context.Context) (err error) {
+	defer func() { r.span.End(err) }()
 	select {
 	case <-r.ack.Ok():
 		return nil
@@ -67,22 +73,23 @@ func (c *Client) SubmitAsync(ctx context.Context, s contracts.Submission) (*Rece
 	if err != nil {
 		return nil, err
 	}
-	return c.publish(ctx, s.RunID, data)
+	return c.publish(ctx, s, data)
 }
 
 // publish sends a submission that is prepared.
-func (c *Client) publish(ctx context.Context, runID string, data []byte) (*Receipt, error) {
+func (c *Client) publish(ctx context.Context, s contracts.Submission, data []byte) (*Receipt, error) {
+	header, span := c.tracer.Submit(ctx, s)
 	for {
-		ack, err := c.js.PublishAsync(contracts.SubjectSubmit, data, jetstream.WithExpectStream(contracts.StreamInbox))
+		ack, err := c.js.PublishMsgAsync(&nats.Msg{Subject: contracts.SubjectSubmit, Header: header, Data: data}, jetstream.WithExpectStream(contracts.StreamInbox))
 		if err == nil {
-			return &Receipt{RunID: runID, ack: ack}, nil
+			return &Receipt{RunID: s.RunID, ack: ack, span: span}, nil
 		}
 		// The library waits a moment for room before it says that there is none.
 		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) {
-			return nil, fmt.Errorf("submit run %s: %w", runID, jsutil.Translate(err))
+			return nil, fmt.Errorf("submit run %s: %w", s.RunID, jsutil.Translate(err))
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("submit run %s: %w", runID, context.Cause(ctx))
+			return nil, fmt.Errorf("submit run %s: %w", s.RunID, context.Cause(ctx))
 		}
 	}
 }

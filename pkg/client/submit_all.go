@@ -34,13 +34,13 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 			u := window[0]
 			window = window[1:]
 			err := c.settle(ctx, u)
-			return yield(u.runID, err) && !errors.Is(err, ErrUnavailable)
+			return yield(u.sub.RunID, err) && !errors.Is(err, ErrUnavailable)
 		}
 		for s := range submissions {
 			u := &underWay{}
 			if s, u.data, u.err = c.prepare(ctx, s); u.err == nil {
-				u.runID = s.RunID
-				u.receipt, u.err = c.publish(ctx, u.runID, u.data)
+				u.sub = s
+				u.receipt, u.err = c.publish(ctx, s, u.data)
 			}
 			if window = append(window, u); len(window) >= maxInFlight && !settle() {
 				return
@@ -56,7 +56,7 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 
 // underWay is a submission of SubmitAll whose outcome is not known yet.
 type underWay struct {
-	runID   string // empty if the submission is wrong
+	sub     contracts.Submission // zero if it is wrong
 	data    []byte
 	receipt *Receipt
 	err     error // of sending it
@@ -68,7 +68,7 @@ func (c *Client) settle(ctx context.Context, u *underWay) error {
 	if err == nil {
 		err = u.receipt.Wait(ctx)
 	}
-	if u.runID == "" || !errors.Is(err, ErrUnavailable) {
+	if u.sub.RunID == "" || !errors.Is(err, ErrUnavailable) {
 		return err
 	}
 	patient, cancel := context.WithTimeout(ctx, outagePatience)
@@ -77,7 +77,7 @@ func (c *Client) settle(ctx context.Context, u *underWay) error {
 		if jsutil.WaitConnected(patient, c.nc) != nil {
 			break
 		}
-		r, again := c.publish(patient, u.runID, u.data)
+		r, again := c.publish(patient, u.sub, u.data)
 		if again == nil {
 			again = r.Wait(patient)
 		}
@@ -90,7 +90,7 @@ func (c *Client) settle(ctx context.Context, u *underWay) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("submit run %s: %w", u.runID, context.Cause(ctx))
+		return fmt.Errorf("submit run %s: %w", u.sub.RunID, context.Cause(ctx))
 	}
 	return err
 }

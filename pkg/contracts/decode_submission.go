@@ -20,6 +20,7 @@ func (d *document) submission(n int32, s *Submission) {
 		{"max_attempts", optional, func(n int32) { s.MaxAttempts = int(d.integer(n, 1, MaxMaxAttempts)) }},
 		{"not_before", optional, func(n int32) { s.NotBefore = d.instant(n) }},
 		{"start_timeout_seconds", optional, func(n int32) { s.StartTimeoutSeconds = d.seconds(n, MaxTimeoutSeconds) }},
+		{"traceparent", optional, func(n int32) { s.Traceparent = d.str(n, checkTraceparent) }},
 	})
 }
 

@@ -49,6 +49,10 @@ const (
 // run.started without a read.
 const HeaderLogSequence = "Longhaul-Log-Sequence"
 
+// HeaderTraceparent may be on a submission: what its run's spans are a part of,
+// as W3C Trace Context has it.
+const HeaderTraceparent = "traceparent"
+
 // HeaderContentType is on a checkpoint's entry in bucket runs if the state is
 // not JSON.
 const (

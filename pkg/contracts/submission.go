@@ -21,6 +21,9 @@ type Submission struct {
 	// StartTimeoutSeconds is how long the run may wait for its first attempt to
 	// begin; default for ever.
 	StartTimeoutSeconds float64 `json:"start_timeout_seconds,omitempty"`
+	// Traceparent is what the run's spans are a part of, as W3C Trace Context has
+	// it; what is none is passed over. The message's header of that name wins.
+	Traceparent string `json:"traceparent,omitempty"`
 }
 
 // OnConflict says what becomes of a run whose conversation has others that have
@@ -69,6 +72,7 @@ const (
 	MaxMetadataValue   = 1024 // bytes
 	MaxIdempotencyKey  = 256  // bytes
 	MaxConversationID  = 128  // bytes
+	MaxTraceparent     = 55   // bytes
 	MaxTimeoutSeconds  = 30 * 24 * 3600
 	MaxMaxAttempts     = 100
 	DefaultTimeout     = 300 // seconds

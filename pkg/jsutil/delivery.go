@@ -36,6 +36,8 @@ type Delivery struct {
 	Delivered uint64
 	// Pending is how many messages of the consumer have not been delivered yet.
 	Pending uint64
+	// Finished, if set, is for whoever answers the message to call, with what came of it.
+	Finished func(error)
 
 	nc    *nats.Conn
 	token string

@@ -278,7 +278,7 @@ func TestConversationOfARunThatIsDueAtOnce(t *testing.T) {
 	s := newSubmitter(b.dispatcher())
 	sub := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo", ConversationID: "c1", NotBefore: time.Now().Add(300 * time.Millisecond)}
 	it := &item{Delivery: &jsutil.Delivery{Data: must(contracts.Encode(sub)), Stored: time.Now()}}
-	if faults := it.read(time.Hour); faults != nil {
+	if faults := it.read(Config{MaxTimeout: time.Hour}); faults != nil {
 		t.Fatal(faults)
 	}
 	if faults, err := s.examine(t.Context(), it, nil); err != nil || faults != nil {

@@ -18,6 +18,7 @@ import (
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
+	"longhaul/pkg/tracing"
 )
 
 // Config is a dispatcher's configuration. The zero value works.
@@ -33,6 +34,8 @@ type Config struct {
 	// Metrics is where the dispatcher's metrics are registered; nil for nowhere.
 	// It holds one dispatcher.
 	Metrics prometheus.Registerer
+	// Tracer makes spans of submissions; nil makes none.
+	Tracer *tracing.Tracer
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 }

@@ -82,6 +82,9 @@ func (d *Dispatcher) finish(m *jsutil.Delivery, runID string, err error) {
 	act, delay := dispose(err, m.Delivered)
 	d.held.remove(m)
 	d.meters.Answered(m, string(act))
+	if m.Finished != nil {
+		m.Finished(err)
+	}
 	var answer error
 	switch act {
 	case actAck:

@@ -62,7 +62,7 @@ func (d *Dispatcher) takeSubmissions(ctx, work context.Context) {
 // accept is the first step.
 func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 	it := &item{Delivery: m}
-	faults := it.read(s.cfg.MaxTimeout)
+	faults := it.read(s.cfg)
 	if it.sub.ConversationID != "" {
 		s.inTurn(ctx, it.sub.ConversationID, m)
 		return
@@ -90,7 +90,7 @@ func (s *submitter) inTurn(ctx context.Context, conversation string, m *jsutil.D
 			for tries := 0; m != nil; m = s.turns.next(conversation) {
 				it := &item{Delivery: m}
 				try := func() error {
-					faults := it.read(s.cfg.MaxTimeout)
+					faults := it.read(s.cfg)
 					return bounded(ctx, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
 				}
 				err := try()
@@ -108,10 +108,10 @@ func (s *submitter) inTurn(ctx context.Context, conversation string, m *jsutil.D
 }
 
 // read decodes the submission and settles its run id.
-func (it *item) read(longest time.Duration) contracts.Faults {
+func (it *item) read(cfg Config) contracts.Faults {
 	data := it.Data
 	sub, faults := contracts.DecodeSubmission(data)
-	if most := longest.Seconds(); sub.TimeoutSeconds > most {
+	if most := cfg.MaxTimeout.Seconds(); sub.TimeoutSeconds > most {
 		faults = append(faults, contracts.Fault{Field: "timeout_seconds",
 			Message: fmt.Sprintf("must be at most %g, the limit of the dispatcher, not %g", most, sub.TimeoutSeconds)})
 	}
@@ -128,6 +128,7 @@ func (it *item) read(longest time.Duration) contracts.Faults {
 		sub.RunID = contracts.RunIDFromInbox(it.Sequence, it.Stored)
 	}
 	it.sub, it.delayed = sub, sub.NotBefore.After(time.Now())
+	it.Finished = cfg.Tracer.Dispatch(it.Header, &it.sub)
 	return faults
 }
 

@@ -15,6 +15,7 @@ import (
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/metrics"
 	"longhaul/pkg/runlog"
+	"longhaul/pkg/tracing"
 )
 
 // attempt is one execution of a run by this worker, from the committed
@@ -32,6 +33,7 @@ type attempt struct {
 	stop context.CancelCauseFunc
 	// stopWriting ends the writer's.
 	stopWriting context.CancelFunc
+	span        tracing.Span
 
 	checkpointMu sync.Mutex // one checkpoint at a time: each takes the next number
 
@@ -55,14 +57,15 @@ type attempt struct {
 func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan struct{} {
 	// The agent's context does not come from the worker's: a drain ends it
 	// later, and every end has its cause.
-	ctx, stop := context.WithCancelCause(context.Background())
+	ctx, span := w.cfg.Tracer.Attempt(context.Background(), tracing.Start{Submission: &wk.submission, Head: at.Head, TookOver: wk.tookOver, Log: w.runs})
+	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	writing, stopWriting := context.WithCancel(context.Background())
 	defer stopWriting()
 	now := time.Now()
 	a := &attempt{
 		worker: w, work: wk, epoch: at.Epoch, begun: now, lease: newLease(wk.delivery),
-		log: wk.log.With("attempt", at.Attempt, "epoch", at.Epoch), stop: stop, stopWriting: stopWriting,
+		log: wk.log.With("attempt", at.Attempt, "epoch", at.Epoch), stop: stop, stopWriting: stopWriting, span: span,
 		writer: newWriter(writing, w.runs, at),
 	}
 	a.writer.cancelRequested = a.cancelledElsewhere
@@ -197,7 +200,7 @@ func (a *attempt) hook(name string, call func()) <-chan struct{} {
 // finish writes the attempt's last event and answers the work message.
 func (a *attempt) finish(cause error, end ending) {
 	if errors.Is(cause, agent.ErrLeaseLost) {
-		a.worker.counts.Ended(a.work.agent.Key, metrics.OutcomeFenced, a.begun)
+		a.ended(metrics.OutcomeFenced, end)
 		a.log.Warn("lease lost, nothing more is written")
 		return
 	}
@@ -213,12 +216,12 @@ func (a *attempt) finish(cause error, end ending) {
 	// must not be taken for the attempt that has just ended.
 	a.worker.letGo(a)
 	if err != nil {
-		a.worker.counts.Ended(a.work.agent.Key, metrics.OutcomeUnwritten, a.begun)
+		a.ended(metrics.OutcomeUnwritten, end)
 		a.log.Warn("last event could not be written, the lease decides", "error", err)
 		return
 	}
 	head := a.writer.head()
-	a.worker.counts.Ended(a.work.agent.Key, metrics.OutcomeOf(head.Status, errors.Is(cause, agent.ErrShutdown)), a.begun)
+	a.ended(metrics.OutcomeOf(head.Status, errors.Is(cause, agent.ErrShutdown)), end)
 	level := slog.LevelInfo
 	if head.Status == contracts.StatusFailed || head.Status == contracts.StatusTimedOut {
 		level = slog.LevelWarn
@@ -229,6 +232,12 @@ func (a *attempt) finish(cause error, end ending) {
 	}
 	a.log.Log(context.Background(), level, "attempt ended", attrs...)
 	a.worker.answer(a.answer(head.Head, time.Now()))
+}
+
+// ended counts what became of the attempt, and says it on its span.
+func (a *attempt) ended(outcome string, end ending) {
+	a.worker.counts.Ended(a.work.agent.Key, outcome, a.begun)
+	a.span.EndAttempt(outcome, end.text)
 }
 
 // answer disposes of the work message by what the log says now: a run that has

@@ -12,6 +12,7 @@ import (
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/tracing"
 )
 
 // Config is a worker's configuration. Only Agents is required; the zero value
@@ -59,6 +60,8 @@ type Config struct {
 	// holds one worker: more need a label of their own each
 	// (prometheus.WrapRegistererWith).
 	Metrics prometheus.Registerer
+	// Tracer makes spans of attempts; nil makes none.
+	Tracer *tracing.Tracer
 	// Logger is required to be set by programs; default slog.Default().
 	Logger *slog.Logger
 }

@@ -29,6 +29,7 @@ type work struct {
 	due        time.Time // from when on it could have begun
 	follows    string    // the run before it in its conversation
 	history    []contracts.Message
+	tookOver   bool // from a worker that is gone
 	log        *slog.Logger
 }
 
@@ -137,7 +138,7 @@ func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.
 		var next runlog.Head
 		if next, err = w.appendClaim(ctx, *wk, at, act, now); err == nil {
 			if act == actStart {
-				if at.Status.Held() {
+				if wk.tookOver = at.Status.Held(); wk.tookOver {
 					w.counts.Takeovers.Add(1)
 				}
 				w.counts.Started(wk.agent.Key, wk.queued.Priority, next.Epoch, wk.due)
