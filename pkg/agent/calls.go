@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/tracing"
 )
 
 // defaultParallel is how many calls of one answer are made at a time.
@@ -201,6 +202,8 @@ func (a answer) message(call contracts.ToolCall) contracts.Message {
 
 // do calls the tool's function. The error ends the attempt.
 func (t *tool) do(ctx context.Context, run *Run, call contracts.ToolCall) (a answer, err error) {
+	ctx, span := tracing.Tool(ctx, t.Name, call.ID)
+	defer func() { span.EndTool(a.Failed, err) }()
 	timeout := cmp.Or(t.Timeout, defaultToolTimeout)
 	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -16,7 +16,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/tracing"
 )
 
 // Step executes do and remembers what it returns: once its result is in the
@@ -152,15 +155,18 @@ func (r *Run) step(ctx context.Context, name string, o stepOptions, s step) erro
 	}
 	var done contracts.StepCompleted
 	if remembered {
+		tracing.Note(ctx, "step remembered", name)
 		if err = r.recall(ctx, ref, &done); err == nil {
 			err = s.recall(done)
 		}
 	} else {
-		done, err = r.try(context.WithValue(ctx, stepKey{}, r.IdempotencyKey(name)), name, o, s.do)
+		within, span := tracing.In(ctx, trace.SpanKindInternal, "step", name)
+		done, err = r.try(context.WithValue(within, stepKey{}, r.IdempotencyKey(name)), name, o, s.do)
 		if err == nil {
 			// Also if ctx has ended meanwhile: what is done is worth remembering.
 			err = r.host.CompleteStep(context.WithoutCancel(ctx), done)
 		}
+		span.End(err)
 	}
 	if err != nil {
 		r.failedStep(name)

@@ -19,6 +19,7 @@ import (
 	"longhaul/pkg/agent/builtin/internal/lines"
 	"longhaul/pkg/agent/internal/program"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/tracing"
 )
 
 const (
@@ -43,6 +44,7 @@ func runProgram(ctx context.Context, cfg ExecConfig, run *agent.Run) (agent.Resu
 		return agent.Result{}, err
 	}
 	defer cleanup()
+	env = tracing.Environ(ctx, env)
 
 	// A program that breaks the protocol is stopped as if it were cancelled.
 	ctx, stop := context.WithCancelCause(ctx)

@@ -13,6 +13,7 @@ import (
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/internal/program"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/tracing"
 )
 
 // ExecTool returns a tool that runs a program for each call: it reads the
@@ -40,7 +41,7 @@ func callProgram(ctx context.Context, cfg ExecConfig, args json.RawMessage) (str
 	var stdout, stderr endless
 	stdout.left, stderr.left = maxToolOutput, stderrTail
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = cfg.Dir, bytes.NewReader(args), &stdout, &stderr, cfg.Grace
-	cmd.Env = append(cfg.program().Environment(), "LONGHAUL_TOOL_CALL="+agent.StepKey(ctx))
+	cmd.Env = tracing.Environ(ctx, append(cfg.program().Environment(), "LONGHAUL_TOOL_CALL="+agent.StepKey(ctx)))
 	cmd.Cancel = func() error { return program.Terminate(cmd.Process) }
 	program.OwnGroup(cmd)
 	program.DieWithParent(cmd) // the call may be made again at once

@@ -12,6 +12,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/tracing"
 )
 
 // metaKey is where a call's idempotency key is, for servers that look for it.
@@ -20,8 +21,12 @@ const metaKey = "longhaul/idempotency-key"
 // call calls a tool. again says that it does no harm to call it twice.
 func (s *Server) call(ctx context.Context, tool string, args json.RawMessage, again bool) (any, error) {
 	params := &sdk.CallToolParams{Name: tool, Arguments: args}
+	params.Meta = sdk.Meta{}
 	if key := agent.StepKey(ctx); key != "" {
-		params.Meta = sdk.Meta{metaKey: key}
+		params.Meta[metaKey] = key
+	}
+	if parent := tracing.Traceparent(ctx); parent != "" {
+		params.Meta["traceparent"] = parent // the protocol's own name for it
 	}
 	for try := 1; ; try++ {
 		l, err := s.connected(ctx)

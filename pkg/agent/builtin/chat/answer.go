@@ -25,6 +25,7 @@ type answer struct {
 	calls  []*call
 	finish string
 	usage  openai.CompletionUsage
+	model  string // that has answered
 	size   int
 }
 
@@ -38,6 +39,7 @@ func (a *answer) add(chunk openai.ChatCompletionChunk) error {
 	if chunk.JSON.Usage.Valid() {
 		a.usage = chunk.Usage
 	}
+	a.model = cmp.Or(chunk.Model, a.model)
 	for _, choice := range chunk.Choices {
 		if choice.Index != 0 {
 			continue // we have asked for one

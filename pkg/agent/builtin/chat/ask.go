@@ -69,6 +69,7 @@ func (c *chat) ask(ctx context.Context, run *agent.Run, p Params, tools *agent.T
 		return turn{}, err
 	}
 	said := a.turn()
+	answered(ctx, said, a.model, a.usage)
 	talk.nameCalls(said.Message.ToolCalls, n)
 	run.AddUsage(c.cfg.Price.usage(a.usage))
 	return said, run.Message(said.Message)

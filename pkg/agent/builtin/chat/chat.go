@@ -62,7 +62,7 @@ func (c *chat) talk(ctx context.Context, run *agent.Run, p Params, talk *convers
 	}
 	for n := 1; n <= *p.MaxTurns; n++ {
 		said, err := agent.Step(ctx, run, fmt.Sprintf("%s:%d", cmp.Or(talk.name, "model"), n), func(ctx context.Context) (turn, error) {
-			return c.ask(ctx, run, p, tools, talk, n)
+			return c.traced(ctx, run, p, tools, talk, n)
 		})
 		if err != nil {
 			return turn{}, err

@@ -17,6 +17,7 @@ import (
 	"longhaul/pkg/agent/builtin/internal/lines"
 	"longhaul/pkg/agent/internal/remote"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/tracing"
 )
 
 // typeTimeout is the type of the error of a service that takes too long in all.
@@ -106,6 +107,9 @@ func (s *service) request(ctx context.Context, run *agent.Run, token string) (*h
 	}
 	for name, value := range s.cfg.Headers {
 		req.Header.Set(name, value)
+	}
+	if parent := tracing.Traceparent(ctx); parent != "" {
+		req.Header.Set("Traceparent", parent)
 	}
 	switch {
 	case token == "":
