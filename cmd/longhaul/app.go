@@ -11,6 +11,8 @@ import (
 
 	"github.com/lmittmann/tint"
 	"github.com/mattn/go-isatty"
+
+	"longhaul/pkg/tracing"
 )
 
 // globals are the flags of every command.
@@ -41,6 +43,7 @@ type app struct {
 	out, err console      // on stdout and stderr
 	log      *slog.Logger // of services
 	warnings *slog.Logger // of client commands: what a person should see
+	tracer   *tracing.Tracer
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) *app {

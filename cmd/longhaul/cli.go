@@ -157,6 +157,11 @@ func run(ctx context.Context, a *app, args []string) int {
 	if err != nil {
 		return a.fail(usageError(err))
 	}
+	flush, err := a.trace(ctx, parsed.Selected().Name)
+	if err != nil {
+		return a.fail(err)
+	}
+	defer flush()
 	return a.fail(parsed.Run())
 }
 

@@ -118,7 +118,7 @@ func (a *app) dial() (c *client.Client, hangUp func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err = client.New(nc, client.WithKeys(keys))
+	c, err = client.New(nc, client.WithKeys(keys), client.WithTracer(a.tracer))
 	if err != nil {
 		nc.Close()
 		return nil, nil, err

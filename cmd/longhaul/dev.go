@@ -80,13 +80,13 @@ func (d *devCmd) Run(ctx context.Context, a *app) error {
 	group := services{monitor: m, topology: topology}
 	defer group.close()
 	group.add(a, "dispatcher", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return dispatcher.New(nc, dispatcher.Config{Topology: topology, Metrics: m.registerer(), Logger: log})
+		return dispatcher.New(nc, dispatcher.Config{Topology: topology, Metrics: m.registerer(), Tracer: a.tracer, Logger: log})
 	})
 	group.add(a, "statekeeper", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
 		return statekeeper.New(nc, statekeeper.Config{Topology: topology, Version: buildVersion().semantic(), Metrics: m.registerer(), Logger: log})
 	})
 	group.add(a, "worker", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return worker.New(nc, worker.Config{Agents: agents, Concurrency: d.Concurrency, DrainTimeout: devDrain, Topology: topology, Metrics: m.registerer(), Logger: log})
+		return worker.New(nc, worker.Config{Agents: agents, Concurrency: d.Concurrency, DrainTimeout: devDrain, Topology: topology, Metrics: m.registerer(), Tracer: a.tracer, Logger: log})
 	})
 	return group.run(ctx, func(ctx context.Context) error {
 		c, hangUp, err := a.dial()

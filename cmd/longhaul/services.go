@@ -138,7 +138,7 @@ func (d *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	settings := []any{"accept_unknown_agents", d.AcceptUnknownAgents, "max_timeout", longest}
 	return a.serve(ctx, "dispatcher", d.serviceFlags, settings, func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
 		return dispatcher.New(nc, dispatcher.Config{AcceptUnknownAgents: d.AcceptUnknownAgents, MaxTimeout: longest,
-			Topology: d.options(), Metrics: r, Logger: a.log.With("service", "dispatcher")})
+			Topology: d.options(), Metrics: r, Tracer: a.tracer, Logger: a.log.With("service", "dispatcher")})
 	})
 }
 
@@ -304,7 +304,7 @@ func (w *workerCmd) Run(ctx context.Context, a *app) error {
 		return w.once(ctx, a, cfg)
 	}
 	return a.serve(ctx, "worker", w.serviceFlags, settingsOf(cfg), func(nc *nats.Conn, r prometheus.Registerer) (runner, error) {
-		cfg.Metrics = r
+		cfg.Metrics, cfg.Tracer = r, a.tracer
 		return worker.New(nc, cfg)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/runlog"
+	"longhaul/pkg/tracing"
 )
 
 // submitCmd submits a run, or every line of a file or of stdin.
@@ -82,6 +83,7 @@ func (s *submitCmd) Validate() error {
 
 // Run runs the command.
 func (s *submitCmd) Run(ctx context.Context, a *app) error {
+	ctx = tracing.FromEnviron(ctx, a.getenv)
 	if err := s.readStdin(a.stdin); err != nil {
 		return err
 	}

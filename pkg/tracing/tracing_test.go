@@ -149,8 +149,8 @@ func TestSpansOfARun(t *testing.T) {
 	attrs := attribute.NewSet(spans[4].Attributes()...)
 	for key, want := range map[attribute.Key]string{"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "echo", "gen_ai.conversation.id": "c1",
 		"longhaul.run_id": run, "longhaul.attempt": "1", "longhaul.outcome": "retrying"} {
-		if v, _ := attrs.Value(key); v.Emit() != want {
-			t.Errorf("%s is %q, want %q", key, v.Emit(), want)
+		if v, _ := attrs.Value(key); v.String() != want {
+			t.Errorf("%s is %q, want %q", key, v.String(), want)
 		}
 	}
 }
