@@ -74,7 +74,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{dir: t.TempDir()}
 	if os.Getenv(securedEnv) != "" {
 		s.secured = secured.New(t, security.Plan{})
-		s.secured.Topology(t, "main", "echo", "count", "flaky", "deaf", "gated", "assistant", "suicidal", "asks", "mails", "talks")
+		s.secured.Topology(t, "main", "echo", "count", "flaky", "deaf", "gated", "assistant", "clerk", "suicidal", "asks", "mails", "talks")
 	} else {
 		s.startBroker(t) // once, to have a port of its own that is free
 	}
