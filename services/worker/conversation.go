@@ -76,7 +76,31 @@ func (w *Worker) newest(messages []contracts.Message) []contracts.Message {
 			from = i
 		}
 	}
+	if from == len(messages) && w.cfg.HistoryLimit > 1 {
+		return w.gist(messages)
+	}
 	return messages[from:]
+}
+
+// gist is what is left of one long loop of tools, whose newest messages begin
+// nothing: what was asked last, and the answer to it.
+func (w *Worker) gist(messages []contracts.Message) (short []contracts.Message) {
+	size := 0
+	for i, m := range messages {
+		switch asks := m.Role != contracts.RoleTool && m.Role != contracts.RoleAssistant; {
+		case asks:
+			short = messages[i : i+1 : i+1]
+		case m.Role == contracts.RoleAssistant && len(m.ToolCalls) == 0 && len(short) > 0:
+			short = append(short[:1:1], m)
+		}
+	}
+	for _, m := range short {
+		raw, err := contracts.Encode(m)
+		if size += len(raw); err != nil || size > w.payloadLimit()/2 {
+			return nil
+		}
+	}
+	return short
 }
 
 // turnPause is how long a run that has waited for some time waits before it is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestNewest(t *testing.T) {
 		limit int
 		want  int // messages that are left
 	}{
-		{"", 3, 0}, {"u a", 3, 2}, {"u a u a", 3, 2}, {"u a t a u a", 5, 2}, {"u a t a u a", 6, 6}, {"s u a", 3, 3}, {"u a t t", 3, 0}, {"u a u", 1, 1},
+		{"", 3, 0}, {"u a", 3, 2}, {"u a u a", 3, 2}, {"u a t a u a", 5, 2}, {"u a t a u a", 6, 6}, {"s u a", 3, 3}, {"t t t", 3, 0}, {"u a u", 1, 1},
 	} {
 		w := &Worker{nc: b.NC, cfg: Config{HistoryLimit: c.limit}}
 		all := talk(c.roles)
@@ -43,6 +44,33 @@ func TestNewest(t *testing.T) {
 	large := append(talk("u a"), contracts.Text(contracts.RoleUser, strings.Repeat("x", w.payloadLimit()/3)), contracts.Text(contracts.RoleUser, strings.Repeat("y", w.payloadLimit()/4)))
 	if got := w.newest(large); len(got) != 1 {
 		t.Errorf("of what does not fit %d are left, want 1", len(got))
+	}
+}
+
+// Of one loop of tools that is longer than the limit the question and its answer are left.
+func TestGist(t *testing.T) {
+	b := newBench(t)
+	call := contracts.Message{Role: contracts.RoleAssistant, ToolCalls: []contracts.ToolCall{{ID: "1", Type: "function"}}}
+	loop := talk("u a u")
+	for range 5 {
+		loop = append(loop, call, contracts.Text(contracts.RoleTool, "found"))
+	}
+	for _, c := range []struct {
+		end   []contracts.Message
+		limit int
+		want  string
+	}{
+		{talk("a"), 4, "[2 0]"}, {nil, 4, "[2]"}, {talk("a"), 1, "[]"},
+		{[]contracts.Message{contracts.Text(contracts.RoleAssistant, strings.Repeat("x", 1<<20))}, 4, "[]"},
+	} {
+		w := &Worker{nc: b.NC, cfg: Config{HistoryLimit: c.limit}}
+		texts := []string{}
+		for _, m := range w.newest(append(slices.Clone(loop), c.end...)) {
+			texts = append(texts, m.Text())
+		}
+		if got := fmt.Sprint(texts); got != c.want {
+			t.Errorf("limit %d: %.60s is left, want %s", c.limit, got, c.want)
+		}
 	}
 }
 
