@@ -141,7 +141,7 @@ func TestDiscovery(t *testing.T) {
 				return false, fmt.Sprintf("%d answers", n)
 			}
 			var info micro.Info
-			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 2*apiLanes+2 {
+			if err := json.Unmarshal(m.Data, &info); err != nil || info.Version != "1.2.3" || len(info.Endpoints) != 2*apiLanes+3 {
 				t.Fatalf("%s: %v", m.Data, err)
 			}
 			for _, e := range info.Endpoints {
