@@ -35,7 +35,7 @@ func executing(ctx context.Context, s *stage, o options, note noteFunc) error {
 		return err
 	}
 	w := s.workers[0]
-	idle, err := residentBytes(w.PID())
+	idle, err := cluster.ResidentBytes(w.PID())
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func executing(ctx context.Context, s *stage, o options, note noteFunc) error {
 	if err := s.watchQuiet(ctx, note); err != nil {
 		return err
 	}
-	busy, err := residentBytes(w.PID())
+	busy, err := cluster.ResidentBytes(w.PID())
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func executing(ctx context.Context, s *stage, o options, note noteFunc) error {
 	}
 	note("worker's memory for each", (busy-idle)/float64(n), "B")
 	note("worker's goroutines for each", (many.Goroutines-few.Goroutines)/float64(n), "")
-	alone, err := residentBytes(s.brokers[0].PID())
+	alone, err := cluster.ResidentBytes(s.brokers[0].PID())
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (s *stage) followMany(ctx context.Context, ids []string, alone float64, not
 	q := found.of(toFollower).Quantiles()
 	note(name+", one of each run: delta → follower of another run, p50", q.P50, "ms")
 	note(name+", one of each run: delta → follower of another run, p99", q.P99, "ms")
-	busy, err2 := residentBytes(s.brokers[0].PID())
+	busy, err2 := cluster.ResidentBytes(s.brokers[0].PID())
 	note(name+": broker's memory for each", (busy-alone)/float64(len(ids)), "B")
 	if err = errors.Join(err, err2, each.stop()); err != nil {
 		return err

@@ -1,17 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"longhaul/test/cluster"
 )
 
 // meter is what processes have spent so far: CPU time and allocations by name.
@@ -37,7 +37,7 @@ func (s *stage) measure(ctx context.Context) (meter, error) {
 	}
 	for _, p := range s.services {
 		spent(p.Name, p.PID())
-		n, err := scrape(ctx, p.http, "go_memstats_mallocs_total")
+		n, err := cluster.Metric(ctx, p.http, "go_memstats_mallocs_total")
 		m.allocs[p.Name] = n
 		errs = append(errs, err)
 	}
@@ -87,41 +87,4 @@ func cpuTime(pid int) (sum time.Duration, err error) {
 		sum += time.Duration(ns)
 	}
 	return sum, nil
-}
-
-// scrape reads one metric of a service.
-func scrape(ctx context.Context, addr, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end, or given up
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if v, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(v, 64)
-		}
-	}
-	return 0, errors.Join(lines.Err(), fmt.Errorf("%s does not tell %s", addr, name))
-}
-
-// residentBytes reads a process's resident set (Linux).
-func residentBytes(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(kib), " kB"), 64)
-			return n * 1024, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no resident set", pid)
 }

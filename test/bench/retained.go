@@ -61,7 +61,7 @@ func retained(ctx context.Context, s *stage, o options, note noteFunc) error {
 	if err := s.startKeeper(ctx, before, many, thousands(float64(many))+" runs: statekeeper, begun anew, lists all after", note); err != nil {
 		return err
 	}
-	large, err := residentBytes(s.services[len(s.services)-1].PID())
+	large, err := cluster.ResidentBytes(s.services[len(s.services)-1].PID())
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,14 @@ func retained(ctx context.Context, s *stage, o options, note noteFunc) error {
 		return err
 	}
 	// Without what its caches held of the writing.
-	lean, err := residentBytes(s.brokers[0].PID())
+	lean, err := cluster.ResidentBytes(s.brokers[0].PID())
 	note("broker's memory for each run kept, started again", (lean-memory)/float64(many), "B")
 	return err
 }
 
 func brokerSize(pid int, dir string) (memory, disk float64, err error) {
-	if memory, err = residentBytes(pid); err == nil {
-		disk, err = diskBytes(dir)
+	if memory, err = cluster.ResidentBytes(pid); err == nil {
+		disk, err = cluster.DiskBytes(dir)
 	}
 	return memory, disk, err
 }
@@ -179,7 +179,7 @@ func (s *stage) restartBroker(ctx context.Context, note noteFunc) error {
 func (s *stage) stopKeeper() (resident float64, err error) {
 	i := slices.IndexFunc(s.services, func(p service) bool { return p.Name == "statekeeper" })
 	keeper := s.services[i]
-	resident, err = residentBytes(keeper.PID())
+	resident, err = cluster.ResidentBytes(keeper.PID())
 	s.services = slices.Delete(s.services, i, i+1)
 	return resident, errors.Join(err, keeper.Terminate(stopTime))
 }

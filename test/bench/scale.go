@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"longhaul/internal/bench"
+	"longhaul/test/cluster"
 )
 
 // figure is what one look at a large system has shown.
@@ -108,7 +107,7 @@ func (s *stage) ratio(ctx context.Context, o options, note noteFunc, name string
 // depth has runs executed out of a short queue and out of a long one.
 func depth(ctx context.Context, s *stage, o options, note noteFunc) error {
 	n := o.scaled(20_000)
-	empty, err := residentBytes(s.brokers[0].PID())
+	empty, err := cluster.ResidentBytes(s.brokers[0].PID())
 	if err != nil {
 		return err
 	}
@@ -126,7 +125,7 @@ func depth(ctx context.Context, s *stage, o options, note noteFunc) error {
 			return err
 		}
 		note(thousands(float64(level))+" wait: written and projected after", time.Since(begun).Seconds(), "s")
-		resident, err := residentBytes(s.brokers[0].PID())
+		resident, err := cluster.ResidentBytes(s.brokers[0].PID())
 		if err != nil {
 			return err
 		}
@@ -157,22 +156,4 @@ func (s *stage) executeSome(ctx context.Context, n int) (sample, error) {
 		return got, s.logs(err)
 	}
 	return got, s.host(ctx, 0, 0)
-}
-
-// diskBytes adds up the files under dir; some may go meanwhile.
-func diskBytes(dir string) (float64, error) {
-	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				sum += info.Size()
-			}
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	return float64(sum), err
 }

@@ -1,17 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/http"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,6 +16,8 @@ import (
 
 // settleTime is for what is still under way when the last run was submitted.
 const settleTime = 2 * time.Minute
+
+const mib = 1 << 20
 
 // sample is the state of everything at one moment.
 type sample struct {
@@ -71,11 +67,13 @@ func (s *stage) sample(ctx context.Context, at time.Duration, l *load) (sample, 
 	}
 	var errs []error
 	for _, p := range append([]member{{Process: s.broker.Process}}, s.members...) {
-		rss, err := residentMiB(p.PID())
+		rss, err := cluster.ResidentBytes(p.PID())
 		errs = append(errs, err)
-		got.RSS[p.Name] = rss
+		got.RSS[p.Name] = rss / mib
 		if p.http != "" {
-			n, err := goroutines(ctx, p.http)
+			soon, cancel := context.WithTimeout(ctx, 10*time.Second)
+			n, err := cluster.Metric(soon, p.http, "go_goroutines")
+			cancel()
 			errs = append(errs, err)
 			got.Goroutines[p.Name] = n
 		}
@@ -85,8 +83,8 @@ func (s *stage) sample(ctx context.Context, at time.Duration, l *load) (sample, 
 		errs = append(errs, err)
 		got.Messages[name] = n
 	}
-	disk, err := sizeMiB(s.store())
-	got.DiskMiB = disk
+	disk, err := cluster.DiskBytes(s.store())
+	got.DiskMiB = disk / mib
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return got, fmt.Errorf("take a sample: %w", err)
 	}
@@ -99,61 +97,6 @@ func messages(ctx context.Context, js jetstream.JetStream, stream string) (uint6
 		return 0, fmt.Errorf("look at stream %s: %w", stream, err)
 	}
 	return st.CachedInfo().State.Msgs, nil
-}
-
-// residentMiB reads a process's resident set (Linux).
-func residentMiB(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(kib), " kB"), 64)
-			return n / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no resident set", pid)
-}
-
-// goroutines asks a service's /metrics.
-func goroutines(ctx context.Context, addr string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end, or given up
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if v, ok := strings.CutPrefix(lines.Text(), "go_goroutines "); ok {
-			return strconv.ParseFloat(v, 64)
-		}
-	}
-	return 0, errors.Join(lines.Err(), fmt.Errorf("%s does not tell go_goroutines", addr))
-}
-
-// sizeMiB adds up the files under dir; some may go meanwhile.
-func sizeMiB(dir string) (float64, error) {
-	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				sum += info.Size()
-			}
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	return float64(sum) / (1 << 20), err
 }
 
 // recorder writes samples down as they come.
