@@ -17,6 +17,8 @@ import (
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/worker"
+
+	"longhaul/internal/shell"
 )
 
 // benchCmd measures a broker, and Longhaul on it.
@@ -42,7 +44,7 @@ Examples:
 
 // Validate checks what the grammar cannot say.
 func (b *benchCmd) Validate() error {
-	return errors.Join(above("--runs", float64(b.Runs)), above("--rounds", float64(b.Rounds)), above("--concurrency", float64(b.Concurrency)), above("--latency", float64(b.Latency)))
+	return errors.Join(shell.Above("--runs", float64(b.Runs)), shell.Above("--rounds", float64(b.Rounds)), shell.Above("--concurrency", float64(b.Concurrency)), shell.Above("--latency", float64(b.Latency)))
 }
 
 const (

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"longhaul/internal/shell"
 )
 
 // cli is the grammar: one field for each command.
@@ -100,38 +102,12 @@ func newParser(grammar *cli, a *app, ctx context.Context) (*kong.Kong, error) { 
 			{Key: "other", Title: "Other:"},
 			{Key: "global", Title: "Global flags:"},
 		}),
-		kong.PostBuild(nameEnvironment),
+		kong.PostBuild(func(k *kong.Kong) error {
+			k.Model.HelpFlag.Help = "Show this help."
+			return shell.NameEnvironment(k)
+		}),
 		kong.Resolvers(fileSettings{}),
 	)
-}
-
-// nameEnvironment gives every flag its environment variable. Those of a client
-// command carry the command's name: a worker configured with LONGHAUL_AGENT
-// must not filter what `longhaul list` shows, and the LONGHAUL_RUN_ID that an
-// exec agent's program is given must not become the id of what it submits.
-func nameEnvironment(k *kong.Kong) error {
-	k.Model.HelpFlag.Help = "Show this help."
-	upper := strings.NewReplacer("-", "_", " ", "_")
-	var name func(node *kong.Node, prefix string)
-	name = func(node *kong.Node, prefix string) {
-		for _, f := range node.Flags {
-			if f.Name == "help" || len(f.Envs) > 0 {
-				continue
-			}
-			env := strings.ToUpper(upper.Replace(prefix + f.Name))
-			f.Envs, f.Tag.Envs = []string{env}, []string{env}
-		}
-		for _, child := range node.Children {
-			p := prefix + child.Name + "-"
-			switch child.Name {
-			case "dispatcher", "worker", "statekeeper":
-				p = prefix
-			}
-			name(child, p)
-		}
-	}
-	name(k.Model.Node, "longhaul-")
-	return nil
 }
 
 // run parses args, runs the command and returns the exit code.

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/agent/builtin/agentfile"
 	"longhaul/pkg/agent/mcp"
@@ -38,7 +38,7 @@ func (fileSettings) Validate(*kong.Application) error { return nil }
 // Resolve is asked by the parser for each flag that is not set.
 func (fileSettings) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
 	node := parent.Node()
-	if node == nil || node.Name != "worker" || flag.Name == "config" || inEnvironment(flag) {
+	if node == nil || node.Name != "worker" || flag.Name == "config" || shell.InEnvironment(flag) {
 		return nil, nil
 	}
 	for _, f := range parent.Flags {
@@ -54,15 +54,6 @@ func (fileSettings) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Fla
 		}
 	}
 	return nil, nil
-}
-
-func inEnvironment(flag *kong.Flag) bool {
-	for _, name := range flag.Envs {
-		if _, there := os.LookupEnv(name); there {
-			return true
-		}
-	}
-	return false
 }
 
 // setting is what a file says in place of the flag, nil if it says nothing.
@@ -97,7 +88,7 @@ func (w *workerCmd) checked(ctx context.Context, a *app, cfg worker.Config, serv
 		found = append(found, fmt.Sprintf("MCP server %s: %s\n", s.Name(), described(tools)))
 	}
 	if a.JSON {
-		settings, doc := settingsOf(cfg), map[string]any{}
+		settings, doc := shell.Described(cfg), map[string]any{}
 		for i := 0; i < len(settings); i += 2 {
 			value := settings[i+1]
 			if d, ok := value.(time.Duration); ok {
@@ -107,7 +98,7 @@ func (w *workerCmd) checked(ctx context.Context, a *app, cfg worker.Config, serv
 		}
 		return a.printJSON(doc)
 	}
-	a.out.printf("The configuration is sound. Agents: %s\n%s", strings.Join(keysOf(cfg.Agents), ", "), strings.Join(found, ""))
+	a.out.printf("The configuration is sound. Agents: %s\n%s", strings.Join(shell.KeysOf(cfg.Agents), ", "), strings.Join(found, ""))
 	return nil
 }
 

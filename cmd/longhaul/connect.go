@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
-	"longhaul/pkg/seal"
 )
 
 // preferFlags lets a flag that names a broker win over the environment that
@@ -39,15 +37,11 @@ func (g *globals) preferFlags(parsed *kong.Context) {
 
 // reach says how to reach the broker. What is wrong with the flags is a usageError.
 func (a *app) reach(name string) (jsutil.ConnectConfig, error) {
-	cfg := jsutil.ConnectConfig{URL: a.NATS, Context: a.Context, Creds: a.Creds, NKey: a.NKey, TLSCA: a.TLSCA, TLSCert: a.TLSCert, TLSKey: a.TLSKey,
-		InboxPrefix: a.Inbox, Name: "longhaul " + name + " " + hostname(), Logger: a.warnings}
+	cfg, err := a.Reach("longhaul " + name + " " + hostname())
+	cfg.Logger = a.warnings
 	switch {
-	case a.Creds != "" && a.NKey != "":
-		return cfg, usagef("--creds and --nkey are both given; give one")
-	case (a.TLSCert == "") != (a.TLSKey == ""):
-		return cfg, usagef("--tls-cert and --tls-key go together; one of them is missing")
-	case a.NATS != "" && a.Context != "":
-		return cfg, usagef("--nats and --context are both given, or LONGHAUL_NATS and LONGHAUL_CONTEXT are both set; give one")
+	case err != nil:
+		return cfg, err
 	case a.Context == "" || strings.ContainsRune(a.Context, os.PathSeparator) || strings.HasSuffix(a.Context, ".json"):
 		return cfg, nil // not a context's name
 	}
@@ -110,7 +104,7 @@ func (a *app) connectService(name string, log *slog.Logger) (*nats.Conn, error) 
 
 // dial connects and returns a client, with what closes its connection.
 func (a *app) dial() (c *client.Client, hangUp func(), err error) {
-	keys, err := a.keys()
+	keys, err := a.Keys()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,18 +120,6 @@ func (a *app) dial() (c *client.Client, hangUp func(), err error) {
 	return c, nc.Close, nil
 }
 
-// keys are those of --seal-keys, nil without.
-func (a *app) keys() (*seal.Keys, error) {
-	if a.SealKeys == "" {
-		return nil, nil //nolint:nilnil // which is keys too: nothing is sealed
-	}
-	keys, err := seal.LoadKeys(a.SealKeys)
-	if err != nil {
-		return nil, &codedError{code: exitUsage, err: fmt.Errorf("--seal-keys: %w", err), hint: "make one with longhaul security key"}
-	}
-	return keys, nil
-}
-
 // jetStream connects a command that looks at the broker itself; the connection,
 // js.Conn(), is the caller's to close.
 func (a *app) jetStream() (jetstream.JetStream, error) {
@@ -151,15 +133,4 @@ func (a *app) jetStream() (jetstream.JetStream, error) {
 		return nil, err
 	}
 	return js, nil
-}
-
-// withoutSecrets returns a broker's URL as it may be logged: without user,
-// password or token.
-func withoutSecrets(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" {
-		return "(not shown)"
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/contracts"
 )
 
@@ -19,7 +20,7 @@ type console struct {
 }
 
 func newConsole(w io.Writer, plain bool, now func() time.Time) console {
-	terminal := isTerminal(w)
+	terminal := shell.IsTerminal(w)
 	return console{w: w, terminal: terminal, color: terminal && !plain, now: now}
 }
 

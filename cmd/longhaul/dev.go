@@ -18,6 +18,8 @@ import (
 	"longhaul/services/dispatcher"
 	"longhaul/services/statekeeper"
 	"longhaul/services/worker"
+
+	"longhaul/internal/shell"
 )
 
 // devCmd runs everything in one process.
@@ -27,7 +29,7 @@ type devCmd struct {
 	Host        string `default:"127.0.0.1" placeholder:"HOST" help:"Address that the broker listens on (default ${default}). It asks nobody for a password."`
 	Port        int    `default:"4222" placeholder:"PORT" help:"Port that the broker listens on (default ${default}; 0: any that is free)."`
 	Concurrency int    `default:"10" placeholder:"N" help:"Runs that are executed at once (default ${default})."`
-	httpFlags
+	shell.Ports
 	Exec []string `sep:"none" placeholder:"NAME=COMMAND" help:"Host a program as an agent beside the built-in ones; may be repeated."`
 }
 
@@ -43,7 +45,7 @@ Examples:
 }
 
 // Validate checks what the grammar cannot say.
-func (d *devCmd) Validate() error { return above("--concurrency", float64(d.Concurrency)) }
+func (d *devCmd) Validate() error { return shell.Above("--concurrency", float64(d.Concurrency)) }
 
 const (
 	// devDrain is short: whoever presses ^C waits for it, and the runs go on at
@@ -71,22 +73,22 @@ func (d *devCmd) Run(ctx context.Context, a *app) error {
 	defer broker.Shutdown()
 	a.NATS, a.Context, a.Creds = broker.URL(), "", ""
 	topology := jsutil.TopologyOptions{Storage: broker.Storage()}
-	m, err := d.open(log)
+	m, err := d.Open(buildVersion().Version, log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 
 	group := services{monitor: m, topology: topology}
 	defer group.close()
 	group.add(a, "dispatcher", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return dispatcher.New(nc, dispatcher.Config{Topology: topology, Metrics: m.registerer(), Tracer: a.tracer, Logger: log})
+		return dispatcher.New(nc, dispatcher.Config{Topology: topology, Metrics: m.Registerer(), Tracer: a.tracer, Logger: log})
 	})
 	group.add(a, "statekeeper", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return statekeeper.New(nc, statekeeper.Config{Topology: topology, Version: buildVersion().semantic(), Metrics: m.registerer(), Logger: log})
+		return statekeeper.New(nc, statekeeper.Config{Topology: topology, Version: buildVersion().semantic(), Metrics: m.Registerer(), Logger: log})
 	})
 	group.add(a, "worker", log, func(nc *nats.Conn, log *slog.Logger) (runner, error) {
-		return worker.New(nc, worker.Config{Agents: agents, Concurrency: d.Concurrency, DrainTimeout: devDrain, Topology: topology, Metrics: m.registerer(), Tracer: a.tracer, Logger: log})
+		return worker.New(nc, worker.Config{Agents: agents, Concurrency: d.Concurrency, DrainTimeout: devDrain, Topology: topology, Metrics: m.Registerer(), Tracer: a.tracer, Logger: log})
 	})
 	return group.run(ctx, func(ctx context.Context) error {
 		c, hangUp, err := a.dial()
@@ -97,7 +99,7 @@ func (d *devCmd) Run(ctx context.Context, a *app) error {
 		if err := waitReady(ctx, c, len(agents)); err != nil {
 			return err
 		}
-		return d.welcome(a, keysOf(agents), m)
+		return d.welcome(a, shell.KeysOf(agents), m)
 	})
 }
 
@@ -108,7 +110,7 @@ type services struct {
 	conns   []*nats.Conn
 	err     error // of an add
 
-	monitor  *monitor
+	monitor  *shell.Monitor
 	topology jsutil.TopologyOptions
 }
 
@@ -124,7 +126,7 @@ func (s *services) add(a *app, name string, log *slog.Logger, build func(*nats.C
 		return
 	}
 	s.conns = append(s.conns, nc)
-	if s.err = s.monitor.watch(name, nc, s.topology); s.err != nil {
+	if s.err = s.monitor.Watch(name, nc, s.topology); s.err != nil {
 		return
 	}
 	r, err := build(nc, log)
@@ -137,7 +139,7 @@ func (s *services) add(a *app, name string, log *slog.Logger, build func(*nats.C
 
 func (s *services) close() {
 	for _, nc := range s.conns {
-		hangUp(nc)
+		shell.HangUp(nc)
 	}
 }
 
@@ -195,10 +197,10 @@ func waitReady(ctx context.Context, c *client.Client, agents int) error {
 }
 
 // welcome says how to reach it and what to try.
-func (d *devCmd) welcome(a *app, agents []string, m *monitor) error {
+func (d *devCmd) welcome(a *app, agents []string, m *shell.Monitor) error {
 	var shown string
-	if m != nil && m.address != "" {
-		shown = "http://" + m.address
+	if m.Address() != "" {
+		shown = "http://" + m.Address()
 	}
 	dir, err := filepath.Abs(d.Data)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
+
+	"longhaul/internal/shell"
 )
 
 // doctorCmd looks for what is wrong.
@@ -18,7 +20,7 @@ type doctorCmd struct {
 	Fix           bool     `help:"Put right what can be put right."`
 	Monitor       []string `placeholder:"URL" help:"Monitoring port of a server, such as http://127.0.0.1:8222, which tells its fsync setting and its disk; may be repeated."`
 	SystemContext string   `placeholder:"NAME" help:"NATS context of a user of the broker's system account, to ask all servers instead."`
-	topologyFlags
+	shell.Topology
 }
 
 // Help is shown below the command's summary.

@@ -39,7 +39,7 @@ func (x *examination) broker(context.Context) error {
 }
 
 func (x *examination) topology(ctx context.Context) error {
-	top := jsutil.NewTopology(x.options())
+	top := jsutil.NewTopology(x.Options())
 	differences, err := jsutil.VerifyTopology(ctx, x.js, top)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (x *examination) streams(ctx context.Context) error {
 	var bad, few []string
 	servers := map[string]bool{}
 	x.replicas = 0
-	for _, want := range jsutil.NewTopology(x.options()).Streams {
+	for _, want := range jsutil.NewTopology(x.Options()).Streams {
 		sent := time.Now()
 		s, err := x.js.Stream(ctx, want.Name)
 		if err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"longhaul/internal/shell"
 )
 
 // serverReport is what a nats-server tells of itself: its /varz, over HTTP or
@@ -45,7 +47,7 @@ func (x *examination) serverReports(ctx context.Context) ([]serverReport, error)
 	for _, url := range x.Monitor {
 		r, err := monitorReport(ctx, url)
 		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("--monitor %s: %w", withoutSecrets(url), err))
+			failed = errors.Join(failed, fmt.Errorf("--monitor %s: %w", shell.WithoutSecrets(url), err))
 			continue
 		}
 		all = append(all, r)
@@ -74,7 +76,7 @@ func monitorReport(ctx context.Context, url string) (r serverReport, err error) 
 	}
 	defer func() { _ = resp.Body.Close() }() // it was read, or given up
 	if resp.StatusCode != http.StatusOK {
-		return r, fmt.Errorf("%s/varz answers %s", withoutSecrets(url), resp.Status)
+		return r, fmt.Errorf("%s/varz answers %s", shell.WithoutSecrets(url), resp.Status)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, reportLimit))
 	if err == nil {

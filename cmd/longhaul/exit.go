@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -71,7 +72,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	case errors.Is(err, client.ErrUnavailable):
 		return exitNoBroker
-	case errors.As(err, &faults), errors.Is(err, client.ErrInvalid):
+	case errors.As(err, &faults), errors.Is(err, client.ErrInvalid), shell.IsUsage(err):
 		return exitUsage
 	}
 	return exitError

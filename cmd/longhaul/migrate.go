@@ -12,11 +12,13 @@ import (
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
+
+	"longhaul/internal/shell"
 )
 
 // topologyMigrateCmd brings what an older version left up to date.
 type topologyMigrateCmd struct {
-	topologyFlags
+	shell.Topology
 	DryRun bool `help:"Only say what would be done."`
 }
 
@@ -52,7 +54,7 @@ func (t *topologyMigrateCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer js.Conn().Close()
-	top := jsutil.NewTopology(t.options())
+	top := jsutil.NewTopology(t.Options())
 	m, agents, err := planMigration(ctx, js, top)
 	if err != nil {
 		return err

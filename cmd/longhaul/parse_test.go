@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"longhaul/pkg/contracts"
+
+	"longhaul/internal/shell"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -188,7 +190,7 @@ func TestWithoutSecrets(t *testing.T) {
 		"tls://h:1?x=secret":         "tls://h:1",
 		"hunter2":                    "(not shown)",
 	} {
-		if got := withoutSecrets(url); got != want {
+		if got := shell.WithoutSecrets(url); got != want {
 			t.Errorf("%s is shown as %s, want %s", url, got, want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
 )
@@ -203,7 +204,7 @@ func (r *redriveCmd) confirm(ctx context.Context, a *app, n int, counts map[cont
 	switch {
 	case n <= 1 || r.Yes:
 		return nil
-	case a.JSON || !a.err.terminal || !isTerminal(a.stdin):
+	case a.JSON || !a.err.terminal || !shell.IsTerminal(a.stdin):
 		return &codedError{code: exitUsage, err: fmt.Errorf("%s match, and there is nobody to ask", plural(n, "run")),
 			hint: "add --yes to redrive them all"}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+
+	"longhaul/internal/shell"
 )
 
 // topologyCmd is about what must stand on the broker.
@@ -34,12 +36,12 @@ Examples:
 }
 
 type topologyShowCmd struct {
-	topologyFlags
+	shell.Topology
 }
 
 // Run runs the command.
 func (t *topologyShowCmd) Run(a *app) error {
-	top := jsutil.NewTopology(t.options())
+	top := jsutil.NewTopology(t.Options())
 	if a.JSON {
 		type consumer struct {
 			Stream string                   `json:"stream"`
@@ -74,7 +76,7 @@ func (t *topologyShowCmd) Run(a *app) error {
 }
 
 type topologyVerifyCmd struct {
-	topologyFlags
+	shell.Topology
 }
 
 // Run runs the command.
@@ -84,7 +86,7 @@ func (t *topologyVerifyCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer js.Conn().Close()
-	differences, err := jsutil.VerifyTopology(ctx, js, jsutil.NewTopology(t.options()))
+	differences, err := jsutil.VerifyTopology(ctx, js, jsutil.NewTopology(t.Options()))
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func (a *app) showDifferences(differences []jsutil.Difference) {
 }
 
 type topologyCreateCmd struct {
-	topologyFlags
+	shell.Topology
 	Agent           []string `placeholder:"KEY" help:"Create the queues of an agent, too, as its workers do where they may; may be repeated."`
 	LeaseTTLSeconds float64  `name:"lease-ttl-seconds" default:"30" placeholder:"S" help:"How long a run stays with a worker of that agent that gives no sign of life (default ${default})."`
 }
@@ -139,7 +141,7 @@ func (t *topologyCreateCmd) Validate() error {
 			return fmt.Errorf("--agent %q: %w", key, err)
 		}
 	}
-	return above("--lease-ttl-seconds", t.LeaseTTLSeconds)
+	return shell.Above("--lease-ttl-seconds", t.LeaseTTLSeconds)
 }
 
 // Run runs the command.
@@ -149,12 +151,12 @@ func (t *topologyCreateCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer js.Conn().Close()
-	top := jsutil.NewTopology(t.options())
+	top := jsutil.NewTopology(t.Options())
 	if err := jsutil.EnsureTopology(ctx, js, top); err != nil {
 		return err
 	}
 	for _, key := range t.Agent {
-		if err := jsutil.EnsureWorkConsumers(ctx, js, key, seconds(t.LeaseTTLSeconds)); err != nil {
+		if err := jsutil.EnsureWorkConsumers(ctx, js, key, shell.Seconds(t.LeaseTTLSeconds)); err != nil {
 			return fmt.Errorf("create the queues of agent %s: %w", key, err)
 		}
 	}

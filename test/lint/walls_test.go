@@ -40,6 +40,7 @@ var imports = map[string][]string{
 	"pkg/tracing/a.go":             {"longhaul/pkg/contracts", "longhaul/pkg/runlog", "go.opentelemetry.io/otel", "!go.opentelemetry.io/otel/sdk", "!longhaul/pkg/jsutil"},
 	"pkg/tracing/otlp/a.go":        {"longhaul/pkg/tracing", "go.opentelemetry.io/otel/sdk"},
 	"pkg/client/b.go":              {"longhaul/pkg/tracing", "!longhaul/pkg/tracing/otlp"},
+	"internal/shell/a.go":          {"longhaul/pkg/tracing/otlp", "longhaul/services/worker", "!go.opentelemetry.io/otel/sdk"},
 	"cmd/longhaul/b.go":            {"longhaul/pkg/tracing/otlp", "!go.opentelemetry.io/otel/sdk"},
 	"services/dispatcher/a.go":     {"longhaul/pkg/runlog", "longhaul/pkg/client", "!longhaul/services/worker", "!longhaul/cmd/longhaul/up", "!log"},
 	"services/worker/a.go":         {"log/slog", "longhaul/pkg/agent/builtin", "!longhaul/services/statekeeper", "!github.com/nats-io/nats-server/v2/server"},

@@ -1,6 +1,8 @@
 package security
 
 import (
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -174,4 +176,33 @@ func TestWhyAccounts(t *testing.T) {
 		_, err := js.Stream(t.Context(), "RUNS_INBOX")
 		return err != nil
 	})
+}
+
+// A program that hosts an agent of its own gets in by variables, as a worker
+// does by flags, and lacks no right.
+func TestHostedAgent(t *testing.T) {
+	d := secured.New(t, security.Plan{AgentSets: []security.AgentSet{{Name: "mail", Agents: []string{"echo"}}}})
+	d.Topology(t, "main", "echo")
+	s := &stage{d: d}
+	s.start(t, "dispatcher", "dispatcher")
+	s.start(t, "statekeeper", "statekeeper")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, env := range map[string][]string{
+		"context": {"LONGHAUL_CONTEXT=" + d.Context("main-worker-mail")},
+		"key": {"LONGHAUL_NATS=" + d.Made.Plan.URL(), "LONGHAUL_NKEY=" + filepath.Join(d.Dir, "users", "main-worker-mail.nk"),
+			"LONGHAUL_TLS_CA=" + filepath.Join(d.Dir, "tls", "ca.pem")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(self) // a cleanup outlives the test's context
+			cmd.Env = append(append(os.Environ(), asHost+"=1"), env...)
+			p := s.launch(t, "host by "+name, cmd)
+			if out := s.must(t, "client", "submit", "echo", "--message", "by "+name, "--wait"); !strings.Contains(out, "by "+name) {
+				t.Errorf("answered %q", out)
+			}
+			p.end(t)
+		})
+	}
 }

@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"longhaul/pkg/agent"
+	"longhaul/pkg/agent/builtin"
+	"longhaul/pkg/host"
 	"longhaul/test/secured"
 )
 
@@ -25,6 +28,10 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if os.Getenv(asHost) != "" {
+		host.Main(host.Config{Agents: []agent.Agent{builtin.Echo()}})
+		return 0
+	}
 	dir, err := os.MkdirTemp("", "longhaul-security-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -38,6 +45,9 @@ func run(m *testing.M) int {
 	}
 	return m.Run()
 }
+
+// asHost, in the environment, makes this program one that hosts an agent.
+const asHost = "LONGHAUL_TEST_AS_HOST"
 
 // stage is a deployment, one of its tenants, and processes that use it.
 type stage struct {
@@ -82,8 +92,12 @@ func (s *stage) user(role string) string {
 // start starts a service as the user of a role; it is stopped with the test.
 func (s *stage) start(t *testing.T, role string, args ...string) *process {
 	t.Helper()
-	p := &process{name: strings.Join(args, " "), out: new(output)}
-	p.cmd = exec.Command(binary, append(args, "--context", s.d.Context(s.user(role)))...) // a cleanup outlives the test's context
+	return s.launch(t, strings.Join(args, " "), exec.Command(binary, append(args, "--context", s.d.Context(s.user(role)))...)) // a cleanup outlives the test's context
+}
+
+func (s *stage) launch(t *testing.T, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{name: name, cmd: cmd, out: new(output)}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package shell
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"runtime"
 	"sync"
 	"time"
 
@@ -20,8 +21,8 @@ import (
 	"longhaul/pkg/metrics"
 )
 
-// httpFlags say where a service shows itself to those who operate it.
-type httpFlags struct {
+// Ports are the flags that say where a service shows itself to those who operate it.
+type Ports struct {
 	HTTP  string `name:"http" placeholder:"HOST:PORT" help:"Serve /metrics, /healthz and /readyz here, to anybody who asks (default: nowhere)."`
 	Pprof string `placeholder:"HOST:PORT" help:"Serve /debug/pprof/ here, an address of this machine's loopback (default: on --http, if that is one)."`
 }
@@ -38,9 +39,9 @@ const (
 	scrapeWait, scrapes = 10 * time.Second, 4
 )
 
-// monitor serves a process's metrics and health. A nil one serves nothing, and
+// Monitor serves a process's metrics and health. A nil one serves nothing, and
 // everything may be asked of it. It is a prometheus.Registerer.
-type monitor struct {
+type Monitor struct {
 	*prometheus.Registry
 	health  health
 	log     *slog.Logger
@@ -49,17 +50,18 @@ type monitor struct {
 	serving sync.WaitGroup
 }
 
-// open listens where f says; the monitor is nil if that is nowhere. It answers
-// from now on: a service that waits for its broker is alive.
-func (f httpFlags) open(log *slog.Logger) (*monitor, error) {
+// Open listens where f says; the Monitor is nil if that is nowhere. It answers
+// from now on: a service that waits for its broker is alive. version is that of
+// the program. A port that cannot be meant is an error of usage.
+func (f Ports) Open(version string, log *slog.Logger) (*Monitor, error) {
 	if f.HTTP == "" && f.Pprof == "" {
 		return nil, nil //nolint:nilnil // which is a monitor too, that of a process that shows nothing
 	}
 	if f.Pprof != "" && !loopback(f.Pprof) {
-		return nil, usagef("--pprof: must be a loopback address such as 127.0.0.1:6060, not %q: a profile shows what is in memory", f.Pprof)
+		return nil, usage("--pprof: must be a loopback address such as 127.0.0.1:6060, not %q: a profile shows what is in memory", f.Pprof)
 	}
-	m := &monitor{Registry: prometheus.NewRegistry(), log: log}
-	m.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	m := &Monitor{Registry: prometheus.NewRegistry(), log: log}
+	m.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(version))
 	operate, profile := http.NewServeMux(), http.NewServeMux()
 	if f.Pprof == "" && loopback(f.HTTP) {
 		profile = operate
@@ -82,17 +84,16 @@ func (f httpFlags) open(log *slog.Logger) (*monitor, error) {
 		_, err = m.listen("pprof", f.Pprof, profile)
 	}
 	if err != nil {
-		m.close()
+		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
 // buildInfo is a metric whose labels say what runs here.
-func buildInfo() prometheus.Collector {
-	v := buildVersion()
+func buildInfo(version string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: metrics.Namespace, Name: "build_info", Help: "What runs here; always 1.",
-		ConstLabels: prometheus.Labels{"version": v.Version, "go": v.Go}}, func() float64 { return 1 })
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}}, func() float64 { return 1 })
 }
 
 // loopback reports whether only this machine reaches the address.
@@ -103,13 +104,13 @@ func loopback(address string) bool {
 }
 
 // listen serves h on an address, if there is one, and returns it with the port that it has got.
-func (m *monitor) listen(name, address string, h http.Handler) (string, error) {
+func (m *Monitor) listen(name, address string, h http.Handler) (string, error) {
 	if address == "" {
 		return "", nil
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return "", &codedError{code: exitError, err: fmt.Errorf("--%s: %w", name, err), hint: "give another address, or HOST:0 for any free port"}
+		return "", fmt.Errorf("--%s: %w; give another address, or HOST:0 for any free port", name, err)
 	}
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: httpHeader, ReadTimeout: httpHeader, WriteTimeout: httpWrite, IdleTimeout: httpIdle,
@@ -126,8 +127,16 @@ func (m *monitor) listen(name, address string, h http.Handler) (string, error) {
 	return address, nil
 }
 
-// close stops serving, and returns when nothing is served any more.
-func (m *monitor) close() {
+// Address is where /metrics is served; "" if nowhere.
+func (m *Monitor) Address() string {
+	if m == nil {
+		return ""
+	}
+	return m.address
+}
+
+// Close stops serving, and returns when nothing is served any more.
+func (m *Monitor) Close() {
 	if m == nil {
 		return
 	}
@@ -141,8 +150,8 @@ func (m *monitor) close() {
 	m.serving.Wait()
 }
 
-// registerer is where a service registers its metrics: nowhere if m is nil.
-func (m *monitor) registerer() prometheus.Registerer {
+// Registerer is where a service registers its metrics: nowhere if m is nil.
+func (m *Monitor) Registerer() prometheus.Registerer {
 	if m == nil {
 		return nil
 	}
@@ -151,7 +160,7 @@ func (m *monitor) registerer() prometheus.Registerer {
 
 // Register implements prometheus.Registerer. The sets of services are what
 // health is judged by, too.
-func (m *monitor) Register(c prometheus.Collector) error {
+func (m *Monitor) Register(c prometheus.Collector) error {
 	if err := m.Registry.Register(c); err != nil {
 		return err
 	}
@@ -163,9 +172,9 @@ func (m *monitor) Register(c prometheus.Collector) error {
 	return nil
 }
 
-// watch has the monitor show a service's connection, and hold its topology
+// Watch has the monitor show a service's connection, and hold its topology
 // against what stands on the broker.
-func (m *monitor) watch(service string, nc *nats.Conn, topology jsutil.TopologyOptions) error {
+func (m *Monitor) Watch(service string, nc *nats.Conn, topology jsutil.TopologyOptions) error {
 	if m == nil {
 		return nil
 	}
