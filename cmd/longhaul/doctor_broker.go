@@ -71,57 +71,6 @@ func (x *examination) topology(ctx context.Context) error {
 	return nil
 }
 
-// streams looks at the replicas of each stream, and takes the broker's time.
-func (x *examination) streams(ctx context.Context) error {
-	var bad, few []string
-	servers := map[string]bool{}
-	x.replicas = 0
-	for _, want := range jsutil.NewTopology(x.Options()).Streams {
-		sent := time.Now()
-		s, err := x.js.Stream(ctx, want.Name)
-		if err != nil {
-			if errors.Is(jsutil.Translate(err), jsutil.ErrNoTopology) {
-				continue // said of the topology
-			}
-			return fmt.Errorf("stream %s: %w", want.Name, jsutil.Translate(err))
-		}
-		info, got := s.CachedInfo(), time.Now()
-		x.hear(info.TimeStamp, sent, got)
-		if n := info.Config.Replicas; x.replicas == 0 || n < x.replicas {
-			x.replicas = n
-		}
-		few = append(few, fmt.Sprintf("%s has %d", want.Name, info.Config.Replicas))
-		c := info.Cluster
-		if c == nil {
-			continue
-		}
-		servers[c.Leader] = true
-		if c.Leader == "" {
-			bad = append(bad, want.Name+" has no leader: most of its replicas are out of reach")
-		}
-		for _, r := range c.Replicas {
-			servers[r.Name] = true
-			switch {
-			case r.Offline:
-				bad = append(bad, fmt.Sprintf("%s: the replica on %s is offline", want.Name, r.Name))
-			case !r.Current && r.Lag > 0:
-				bad = append(bad, fmt.Sprintf("%s: the replica on %s is %s behind", want.Name, r.Name, plural(int(r.Lag), "operation"))) //nolint:gosec // a count
-			}
-		}
-	}
-	switch {
-	case len(bad) > 0:
-		x.say("replicas", findingWrong, "some are not well: start the servers that are down, look at the disks of those behind", bad...)
-	case x.replicas > 0 && x.replicas < x.Replicas:
-		x.say("replicas", findingWrong, fmt.Sprintf("fewer than --replicas %d: nats stream edit STREAM --replicas %d", x.Replicas, x.Replicas), few...)
-	case x.replicas == 1:
-		x.say("replicas", findingOK, "one of each stream: the broker's disk is the only copy, back it up (longhaul backup)")
-	case x.replicas > 1:
-		x.say("replicas", findingOK, fmt.Sprintf("%d of each stream, all current, on %s", x.replicas, plural(len(servers), "server")))
-	}
-	return nil
-}
-
 // hear notes the broker's time, which it told between sent and got: the offset
 // of its clock from ours is within half of that span.
 func (x *examination) hear(theirs, sent, got time.Time) {

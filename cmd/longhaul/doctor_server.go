@@ -31,6 +31,15 @@ type serverReport struct {
 			Reserved int64 `json:"reserved_storage"`
 		} `json:"stats"`
 	} `json:"jetstream"`
+
+	health serverHealth
+}
+
+// serverHealth is its /healthz: whether it has all that its streams and
+// consumers hold, and those of the cluster's own log.
+type serverHealth struct {
+	Status string `json:"status"` // "ok" if so
+	Error  string `json:"error"`
 }
 
 const (
@@ -66,23 +75,31 @@ func (x *examination) serverReports(ctx context.Context) ([]serverReport, error)
 func monitorReport(ctx context.Context, url string) (r serverReport, err error) {
 	ctx, cancel := context.WithTimeout(ctx, reportWait)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(url, "/")+"/varz", http.NoBody)
+	if err = monitorAsk(ctx, url, "/varz", &r); err == nil {
+		err = monitorAsk(ctx, url, "/healthz", &r.health)
+	}
+	return r, err
+}
+
+func monitorAsk(ctx context.Context, url, path string, to any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(url, "/")+path, http.NoBody)
 	if err != nil {
-		return r, err
+		return err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }() // it was read, or given up
-	if resp.StatusCode != http.StatusOK {
-		return r, fmt.Errorf("%s/varz answers %s", shell.WithoutSecrets(url), resp.Status)
+	// One that is not healthy says so in the same form.
+	if path != "/healthz" && resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s%s answers %s", shell.WithoutSecrets(url), path, resp.Status)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, reportLimit))
 	if err == nil {
-		err = json.Unmarshal(body, &r)
+		err = json.Unmarshal(body, to)
 	}
-	return r, err
+	return err
 }
 
 // systemReports asks all servers, as a user of the system account.
@@ -94,34 +111,59 @@ func (x *examination) systemReports(ctx context.Context) ([]serverReport, error)
 		return nil, err
 	}
 	defer nc.Close()
-	answers, err := nc.SubscribeSync(nc.NewInbox())
-	if err == nil {
-		err = nc.PublishRequest("$SYS.REQ.SERVER.PING.VARZ", answers.Subject, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
 	var all []serverReport
-	for {
+	at := map[string]int{} // by the server's id
+	if err := systemAsk(ctx, nc, "VARZ", func(id string, data json.RawMessage) error {
+		at[id] = len(all)
+		all = append(all, serverReport{})
+		return json.Unmarshal(data, &all[at[id]])
+	}); err != nil {
+		return all, err
+	}
+	return all, systemAsk(ctx, nc, "HEALTHZ", func(id string, data json.RawMessage) error {
+		i, known := at[id]
+		if !known {
+			return nil // it has just come
+		}
+		return json.Unmarshal(data, &all[i].health)
+	})
+}
+
+// systemAsk asks all servers one thing, and hands on each answer until there is silence.
+func systemAsk(ctx context.Context, nc *nats.Conn, what string, each func(id string, data json.RawMessage) error) error {
+	answers, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answers.Unsubscribe() }() // fails only on a closed connection
+	if err := nc.PublishRequest("$SYS.REQ.SERVER.PING."+what, answers.Subject, nil); err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
 		wait, cancel := context.WithTimeout(ctx, reportWait)
 		m, err := answers.NextMsgWithContext(wait)
 		cancel()
-		if len(all) == 0 && (err != nil || len(m.Data) == 0) {
-			return nil, errors.Join(errors.New("no server answers: is it a user of the system account?"), err)
+		if n == 0 && (err != nil || len(m.Data) == 0) {
+			return errors.Join(errors.New("no server answers: is it a user of the system account?"), err)
 		}
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) {
-			return all, nil // that was the last one
+			return nil // that was the last one
 		}
 		if err != nil {
-			return all, err
+			return err
 		}
 		var one struct {
-			Data serverReport `json:"data"`
+			Server struct {
+				ID string `json:"id"`
+			} `json:"server"`
+			Data json.RawMessage `json:"data"`
 		}
-		if err := json.Unmarshal(m.Data, &one); err != nil {
-			return all, fmt.Errorf("decode a server's report: %w", err)
+		if err = json.Unmarshal(m.Data, &one); err == nil {
+			err = each(one.Server.ID, one.Data)
 		}
-		all = append(all, one.Data)
+		if err != nil {
+			return fmt.Errorf("decode a server's %s: %w", strings.ToLower(what), err)
+		}
 	}
 }
 
@@ -135,10 +177,11 @@ func (x *examination) servers(ctx context.Context) error {
 		const how = "the broker tells it only on its monitoring port or to its system account: give --monitor http://HOST:8222 (for each server) or --system-context NAME"
 		x.say("fsync", findingUnknown, how)
 		x.say("disk", findingUnknown, how)
+		x.say("health", findingUnknown, how)
 		return nil
 	}
 	reports, err := x.serverReports(ctx)
-	var lazy, full, synced, room []string
+	var lazy, full, synced, room, ill, healthy []string
 	for _, r := range reports {
 		cfg, stats := r.JetStream.Config, r.JetStream.Stats
 		if cfg.SyncAlways {
@@ -152,6 +195,11 @@ func (x *examination) servers(ctx context.Context) error {
 			full = append(full, words)
 		} else {
 			room = append(room, words)
+		}
+		if r.health.Status == "ok" {
+			healthy = append(healthy, r.Name)
+		} else {
+			ill = append(ill, fmt.Sprintf("%s: %s %s", r.Name, r.health.Status, r.health.Error))
 		}
 		if tooOld(r.Version) {
 			x.say("broker", findingWrong, fmt.Sprintf("%s runs nats-server %s: at least %d.%d is needed", r.Name, r.Version, leastServer[0], leastServer[1]))
@@ -170,6 +218,12 @@ func (x *examination) servers(ctx context.Context) error {
 		x.say("disk", findingWrong, "little headroom; a server that is full refuses submissions and events: raise max_file_store below the size of its volume, shorten --retention-days, or add storage", full...)
 	case len(room) > 0:
 		x.say("disk", findingOK, "there is headroom", room...)
+	}
+	switch {
+	case len(ill) > 0:
+		x.say("health", findingWrong, "not every server has all that its streams and consumers hold; one that has just been started may take minutes to catch up. Stop no other one until this is well", ill...)
+	case len(healthy) > 0:
+		x.say("health", findingOK, "each server has all that its streams and consumers hold", healthy...)
 	}
 	return err
 }

@@ -17,13 +17,26 @@ import (
 
 // varz answers as a nats-server's monitoring port does (2.15.2).
 func varz(t *testing.T, version, jetstream string) string {
+	return monitored(t, version, jetstream, "")
+}
+
+// monitored is varz of a server that says what ails it; "" for one that is well.
+func monitored(t *testing.T, version, jetstream, unhealthy string) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/varz" {
+		switch r.URL.Path {
+		case "/varz":
+			fmt.Fprintf(w, `{"server_name":"n1","version":%q,"jetstream":%s}`, version, jetstream)
+		case "/healthz":
+			if unhealthy != "" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				fmt.Fprintf(w, `{"status":"unavailable","status_code":503,"error":%q}`, unhealthy)
+				return
+			}
+			fmt.Fprint(w, `{"status":"ok"}`)
+		default:
 			http.NotFound(w, r)
-			return
 		}
-		fmt.Fprintf(w, `{"server_name":"n1","version":%q,"jetstream":%s}`, version, jetstream)
 	}))
 	t.Cleanup(s.Close)
 	return s.URL
@@ -51,9 +64,11 @@ func TestDoctorOfServers(t *testing.T) {
 		state map[string]string
 		words string // of the first
 	}{
-		{"nobody to ask", nil, map[string]string{"fsync": findingUnknown, "disk": findingUnknown, "clocks": findingOK, "replicas": findingOK,
+		{"nobody to ask", nil, map[string]string{"fsync": findingUnknown, "disk": findingUnknown, "health": findingUnknown, "clocks": findingOK, "replicas": findingOK,
 			"account": findingOK, "versions": findingOK, "permissions": findingOK, "broker": findingOK, "topology": findingOK}, ""},
-		{"well", []string{"--monitor", varz(t, "2.15.2", well)}, map[string]string{"fsync": findingOK, "disk": findingOK, "broker": findingOK}, ""},
+		{"well", []string{"--monitor", varz(t, "2.15.2", well)}, map[string]string{"fsync": findingOK, "disk": findingOK, "broker": findingOK, "health": findingOK}, ""},
+		{"catching up", []string{"--monitor", monitored(t, "2.15.2", well, "JetStream stream 'app > RUNS_LOG' is not current")},
+			map[string]string{"health": findingWrong}, "Stop no other one"},
 		{"lazy", []string{"--monitor", varz(t, "2.15.2", strings.Replace(well, "true", "false", 1))}, map[string]string{"fsync": findingWrong}, "sync_interval: always"},
 		{"full", []string{"--monitor", varz(t, "2.15.2", strings.Replace(well, `"storage":1000`, `"storage":900000`, 1))}, map[string]string{"disk": findingWrong}, "max_file_store"},
 		{"reserved", []string{"--monitor", varz(t, "2.15.2", strings.Replace(well, `"reserved_storage":0`, `"reserved_storage":900000`, 1))}, map[string]string{"disk": findingWrong}, ""},
