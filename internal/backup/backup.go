@@ -88,7 +88,7 @@ func Save(ctx context.Context, js jetstream.JetStream, dir, version string, done
 		return m, fmt.Errorf("directory %s is not empty, and nothing is overwritten", dir)
 	}
 	for _, name := range Streams() {
-		s, err := snapshot(ctx, js.Conn(), name, filepath.Join(dir, name))
+		s, err := patiently(ctx, js.Conn(), name, filepath.Join(dir, name))
 		if err != nil {
 			return m, fmt.Errorf("save stream %s: %w", name, err)
 		}

@@ -22,7 +22,15 @@ const (
 	// silence is how long the broker may say nothing in the middle of a
 	// stream; a slow disk says something every second.
 	silence = 30 * time.Second
+	// leaderless is how long a stream is tried whose leader, or that of one of its
+	// consumers, is being chosen: such a choice takes seconds.
+	leaderless = 30 * time.Second
+	// leaderPause is between two tries.
+	leaderPause = 500 * time.Millisecond
 )
+
+// errGaveUp says that the broker ended a snapshot in its midst.
+var errGaveUp = errors.New("the broker gave up")
 
 // meta is what the broker says of a stream beside its data, as it says it: it
 // is to have it back unchanged.
@@ -62,6 +70,25 @@ func answer(data []byte, resp any) error {
 	return json.Unmarshal(data, resp)
 }
 
+// patiently saves one stream, anew if it is, or one of its consumers, without a
+// leader for a while, as behind the restart of one of three brokers.
+func patiently(ctx context.Context, nc *nats.Conn, name, dir string) (Saved, error) {
+	for begun := time.Now(); ; {
+		s, err := snapshot(ctx, nc, name, dir)
+		if err == nil || !errors.Is(err, errGaveUp) && !errors.Is(err, jsutil.ErrUnavailable) || time.Since(begun) > leaderless {
+			return s, err
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, context.Cause(ctx)
+		case <-time.After(leaderPause):
+		}
+	}
+}
+
 // snapshot saves one stream with its consumers (NATS ADR-61: chunks come to a
 // subject of ours, each acknowledged; an empty one is the end).
 func snapshot(ctx context.Context, nc *nats.Conn, name, dir string) (s Saved, err error) {
@@ -94,7 +121,7 @@ func snapshot(ctx context.Context, nc *nats.Conn, name, dir string) (s Saved, er
 		}
 		if len(msg.Data) == 0 {
 			if status := msg.Header.Get("Status"); status != "" && !strings.HasPrefix(status, "204") {
-				return s, fmt.Errorf("the broker gave up: %s %s", status, msg.Header.Get("Description"))
+				return s, fmt.Errorf("%w: %s %s", errGaveUp, status, msg.Header.Get("Description"))
 			}
 			break
 		}
