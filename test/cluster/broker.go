@@ -29,6 +29,8 @@ type BrokerConfig struct {
 	Dir string `json:"dir"`
 	// Port is where it listens on the loopback address; 0 is any free one.
 	Port int `json:"port,omitempty"`
+	// MonitorPort is where it shows itself over HTTP; 0 is nowhere.
+	MonitorPort int `json:"monitor_port,omitempty"`
 	// SyncAlways has every write synced to the disk before it is acknowledged,
 	// as deploy/nats.conf does.
 	SyncAlways bool `json:"sync_always,omitempty"`
@@ -62,12 +64,15 @@ func ServeBroker() (bool, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	lame := make(chan os.Signal, 1)
+	signal.Notify(lame, syscall.SIGUSR2)
+	defer signal.Stop(lame)
 	var cfg BrokerConfig
 	if err := json.Unmarshal([]byte(os.Args[2]), &cfg); err != nil {
 		return true, fmt.Errorf("be a broker: %w", err)
 	}
 	if len(cfg.Routes) > 0 || cfg.SyncAlways {
-		return true, serveNode(ctx, cfg)
+		return true, serveNode(ctx, lame, cfg)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	e, err := jsutil.StartEmbedded(jsutil.EmbeddedConfig{Dir: cfg.Dir, Port: cfg.Port, Logger: log})
@@ -81,14 +86,18 @@ func ServeBroker() (bool, error) {
 }
 
 // serveNode is one broker of several, or one that syncs. It is up when it takes
-// connections; JetStream comes when enough of the others are there.
-func serveNode(ctx context.Context, cfg BrokerConfig) error {
+// connections; JetStream comes when enough of the others are there. On lame it
+// goes into lame duck mode, as nats-server does on SIGUSR2, and then ends.
+func serveNode(ctx context.Context, lame <-chan os.Signal, cfg BrokerConfig) error {
 	opts := &server.Options{
 		ServerName: cfg.Name, Host: "127.0.0.1", Port: cfg.Port, JetStream: true, StoreDir: cfg.Dir,
 		NoSigs: true, DisableJetStreamBanner: true, SyncAlways: cfg.SyncAlways,
 	}
 	if opts.Port == 0 {
 		opts.Port = server.RANDOM_PORT
+	}
+	if cfg.MonitorPort != 0 {
+		opts.HTTPHost, opts.HTTPPort = "127.0.0.1", cfg.MonitorPort
 	}
 	if len(cfg.Routes) > 0 {
 		opts.Cluster.Name, opts.Cluster.Host, opts.Cluster.Port = "longhaul", "127.0.0.1", cfg.RoutePort
@@ -111,7 +120,11 @@ func serveNode(ctx context.Context, cfg BrokerConfig) error {
 		return fmt.Errorf("broker %s was not ready within %s", cfg.Name, upTime)
 	}
 	fmt.Println(s.ClientURL())
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-lame:
+		s.LameDuckShutdown()
+	}
 	return nil
 }
 

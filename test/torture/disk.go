@@ -36,7 +36,7 @@ func (s *system) mountDisks() {
 	}
 	size := diskSize + int(s.o.duration/time.Minute)*diskPerMinute
 	for i := range s.o.brokers {
-		dir := dataDir(s.dir, i)
+		dir := cluster.DataDir(s.dir, i)
 		err := os.MkdirAll(dir, 0o700)
 		if err == nil {
 			err = mount(dir, size)
@@ -55,16 +55,16 @@ func (s *system) mountDisks() {
 func fillDisk(ctx context.Context, h *harm) error {
 	i := h.rng.IntN(len(h.s.disks))
 	n, ballast := h.s.nodes[i], filepath.Join(h.s.disks[i], "ballast")
-	defer h.begin(history.FaultBroker, n.name, n.pid())()
+	defer h.begin(history.FaultBroker, n.Name, n.PID())()
 	err := fill(ballast)
 	_ = cluster.Sleep(ctx, h.between(2*time.Second, 8*time.Second)) // over earlier if the torture is
 	if h.rng.IntN(2) == 0 {
-		err = errors.Join(err, n.kill()) // which it may not survive by itself either
+		err = errors.Join(err, n.Kill()) // which it may not survive by itself either
 	}
 	if removeErr := os.Remove(ballast); removeErr != nil && !errors.Is(removeErr, os.ErrNotExist) {
 		err = errors.Join(err, removeErr)
 	}
-	return errors.Join(err, n.terminate(), n.start())
+	return errors.Join(err, n.Terminate(stopTime), n.Start())
 }
 
 // fill writes a file until nothing more can be written.

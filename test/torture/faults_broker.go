@@ -36,20 +36,20 @@ func (h *harm) away() time.Duration {
 	return h.between(0, 1500*time.Millisecond)
 }
 
-func (h *harm) node() *node { return h.s.nodes[h.rng.IntN(len(h.s.nodes))] }
+func (h *harm) node() *cluster.Node { return h.s.nodes[h.rng.IntN(len(h.s.nodes))] }
 
 func killBroker(ctx context.Context, h *harm) error { return h.kill(ctx, h.node()) }
 
 // kill kills nodes at once and starts them again after a while.
-func (h *harm) kill(ctx context.Context, nodes ...*node) error {
+func (h *harm) kill(ctx context.Context, nodes ...*cluster.Node) error {
 	var errs []error
 	for _, n := range nodes {
-		defer h.begin(history.FaultBroker, n.name, n.pid())()
-		errs = append(errs, n.kill())
+		defer h.begin(history.FaultBroker, n.Name, n.PID())()
+		errs = append(errs, n.Kill())
 	}
 	_ = cluster.Sleep(ctx, h.away()) // over earlier if the torture is
 	for _, n := range nodes {
-		errs = append(errs, n.start())
+		errs = append(errs, n.Start())
 	}
 	return errors.Join(errs...)
 }
@@ -68,45 +68,39 @@ func killBrokerAtDelivery(ctx context.Context, h *harm) error {
 	var end func()
 	sprung := h.trap(ctx, sv.links[i:i+1], t, 3*time.Second, func() {
 		_ = cluster.Sleep(ctx, wait)
-		end = h.begin(history.FaultBroker, n.name, n.pid())
-		_ = n.kill() // it is gone in any case
+		end = h.begin(history.FaultBroker, n.Name, n.PID())
+		_ = n.Kill() // it is gone in any case
 	})
 	if !sprung {
-		return fmt.Errorf("nothing was delivered to %s through %s", sv.name, n.name)
+		return fmt.Errorf("nothing was delivered to %s through %s", sv.name, n.Name)
 	}
 	defer end()
 	_ = cluster.Sleep(ctx, h.away())
-	return n.start()
+	return n.Start()
 }
 
 // stopBroker is SIGSTOP and SIGCONT.
 func stopBroker(ctx context.Context, h *harm) error {
 	n := h.node()
-	defer h.begin(history.FaultBroker, n.name, n.pid())()
-	if err := n.signal(syscall.SIGSTOP); err != nil {
+	defer h.begin(history.FaultBroker, n.Name, n.PID())()
+	if err := n.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	_ = cluster.Sleep(ctx, h.between(300*time.Millisecond, 7*time.Second))
-	return n.wake()
+	return wake(n)
 }
 
 // wake is SIGCONT, which does nothing to a process that runs.
-func (b *node) wake() error { return b.signal(syscall.SIGCONT) }
+func wake(n *cluster.Node) error { return n.Signal(syscall.SIGCONT) }
+
+// stopTime is how long a broker has to stop in.
+const stopTime = 20 * time.Second
 
 // restartBroker is an operator's restart.
 func restartBroker(_ context.Context, h *harm) error {
 	n := h.node()
-	defer h.begin(history.FaultBroker, n.name, n.pid())()
-	return errors.Join(n.terminate(), n.start())
-}
-
-func (b *node) terminate() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.broker.Running() {
-		return nil
-	}
-	return b.broker.Terminate(20 * time.Second)
+	defer h.begin(history.FaultBroker, n.Name, n.PID())()
+	return errors.Join(n.Terminate(stopTime), n.Start())
 }
 
 // killLeader kills the broker that leads a stream.
@@ -130,7 +124,7 @@ func (s *system) leader(ctx context.Context, stream string) (int, error) {
 	}
 	if c := st.CachedInfo().Cluster; c != nil {
 		for i, n := range s.nodes {
-			if n.name == c.Leader {
+			if n.Name == c.Leader {
 				return i, nil
 			}
 		}
@@ -141,7 +135,7 @@ func (s *system) leader(ctx context.Context, stream string) (int, error) {
 // twoDown takes the majority away.
 func twoDown(ctx context.Context, h *harm) error {
 	stay := h.rng.IntN(len(h.s.nodes))
-	var down []*node
+	var down []*cluster.Node
 	for i, n := range h.s.nodes {
 		if i != stay {
 			down = append(down, n)
@@ -172,7 +166,7 @@ func partitionOneWay(ctx context.Context, h *harm) error {
 // it speaks.
 func (h *harm) part(ctx context.Context, do func(l *cluster.Link, outward cluster.Direction)) error {
 	i := h.rng.IntN(len(h.s.nodes))
-	defer h.begin(history.FaultBroker, h.s.nodes[i].name, h.s.nodes[i].pid())()
+	defer h.begin(history.FaultBroker, h.s.nodes[i].Name, h.s.nodes[i].PID())()
 	var parted []*cluster.Link
 	for j := range h.s.nodes {
 		if j != i {

@@ -61,7 +61,7 @@ func (s *system) newClient(name string, rng *rand.Rand) (*submitter, error) {
 		return c, err
 	}
 	sv := service{links: c.links}
-	if c.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: urls(sv.addrs()), Name: c.name, Retry: true}); err != nil {
+	if c.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: cluster.URLs(sv.addrs()), Name: c.name, Retry: true}); err != nil {
 		return c, err
 	}
 	if c.js, err = jsutil.JetStream(c.nc); err != nil {

@@ -211,10 +211,10 @@ func (s *system) heal() error {
 		}
 	}
 	for _, n := range s.nodes {
-		if err := n.wake(); err != nil {
+		if err := wake(n); err != nil {
 			return err
 		}
-		if err := n.start(); err != nil {
+		if err := n.Start(); err != nil {
 			return err
 		}
 	}

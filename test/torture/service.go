@@ -149,7 +149,7 @@ func (s *service) signal(sig syscall.Signal) error {
 
 // ofBinary is the command of a service of the binary.
 func (s *system) ofBinary(_ int, sv *service) *exec.Cmd {
-	cmd := exec.Command(s.o.binary, string(sv.kind), "--nats", urls(sv.addrs()), "--replicas", fmt.Sprint(s.o.brokers), "--log-level", "info")
+	cmd := exec.Command(s.o.binary, string(sv.kind), "--nats", cluster.URLs(sv.addrs()), "--replicas", fmt.Sprint(s.o.brokers), "--log-level", "info")
 	cmd.Env = append(os.Environ(), s.o.environment()...)
 	return cmd
 }
@@ -158,7 +158,7 @@ func (s *system) ofBinary(_ int, sv *service) *exec.Cmd {
 // whose clock can be put ahead.
 func (s *system) ofWorker(life int, sv *service) *exec.Cmd {
 	f := workerFlags{
-		id: sv.id, nats: urls(sv.addrs()), history: s.historyFile(fmt.Sprintf("%s-%d", sv.name, life)),
+		id: sv.id, nats: cluster.URLs(sv.addrs()), history: s.historyFile(fmt.Sprintf("%s-%d", sv.name, life)),
 		replicas: s.o.brokers, slots: s.o.slots, lease: s.o.lease, drain: s.o.drain, retryMax: s.o.retryMax, skew: sv.skew,
 	}
 	self := s.self
@@ -174,7 +174,7 @@ func (s *system) ofWorker(life int, sv *service) *exec.Cmd {
 // ofReader is the command of a process of readers.
 func (s *system) ofReader(life int, sv *service) *exec.Cmd {
 	f := readerFlags{
-		name: fmt.Sprintf("%s-%d", sv.name, life), nats: urls(sv.addrs()), history: s.historyFile(fmt.Sprintf("%s-%d", sv.name, life)),
+		name: fmt.Sprintf("%s-%d", sv.name, life), nats: cluster.URLs(sv.addrs()), history: s.historyFile(fmt.Sprintf("%s-%d", sv.name, life)),
 		seed: s.o.seed + uint64(life),
 	}
 	cmd := exec.Command(s.self, f.args()...)

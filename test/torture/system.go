@@ -33,8 +33,8 @@ type system struct {
 	skewed  string // the same with a clock that can be wrong
 	begun   time.Time
 	out     *history.Writer
-	nodes   []*node
-	routes  [][]*cluster.Link
+	nodes   []*cluster.Node
+	routes  cluster.Routes
 	all     []*service
 	nc      *nats.Conn // the harness's own, by no link
 	js      jetstream.JetStream
@@ -74,7 +74,7 @@ func newSystem(ctx context.Context, o options, dir string, say func(string, ...a
 	}
 	s.write(history.Entry{Kind: history.KindNote, Op: history.OpInfo, Note: history.NoteConfig, Config: o.config()})
 	s.mountDisks()
-	if s.nodes, s.routes, err = newNodes(dir, o.brokers); err != nil {
+	if s.nodes, s.routes, err = cluster.NewNodes(cluster.NodesConfig{Dir: dir, LogDir: filepath.Join(dir, "logs"), N: o.brokers, Links: true}); err != nil {
 		return s, err
 	}
 	if err := s.connect(ctx); err != nil {
@@ -111,7 +111,7 @@ func (s *system) build(ctx context.Context) (err error) {
 // connect opens the harness's own connection and makes the topology.
 func (s *system) connect(ctx context.Context) error {
 	var err error
-	if s.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: urls(s.addrs()), Name: "harness", Retry: true}); err != nil {
+	if s.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: cluster.URLs(s.addrs()), Name: "harness", Retry: true}); err != nil {
 		return err
 	}
 	if err := jsutil.WaitConnected(ctx, s.nc); err != nil {
@@ -133,7 +133,7 @@ func (s *system) connect(ctx context.Context) error {
 func (s *system) addrs() []string {
 	var all []string
 	for _, n := range s.nodes {
-		all = append(all, n.addr)
+		all = append(all, n.Addr)
 	}
 	return all
 }
@@ -177,7 +177,7 @@ func (s *system) startServices(ctx context.Context) error {
 func (s *system) links() ([]*cluster.Link, error) {
 	var all []*cluster.Link
 	for _, n := range s.nodes {
-		l, err := cluster.NewLink(n.addr)
+		l, err := cluster.NewLink(n.Addr)
 		if err != nil {
 			return all, err
 		}
@@ -259,18 +259,14 @@ func (s *system) stop() error {
 	}
 	var errs []error
 	for _, n := range s.nodes {
-		errs = append(errs, n.kill())
+		errs = append(errs, n.Kill())
 	}
 	for _, sv := range s.all {
 		for _, l := range sv.links {
 			l.Close()
 		}
 	}
-	for _, from := range s.routes {
-		for _, l := range from {
-			l.Close()
-		}
-	}
+	s.routes.Close()
 	for _, d := range s.disks {
 		errs = append(errs, unmount(d))
 	}
