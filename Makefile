@@ -51,6 +51,10 @@ race: ## run the tests with the race detector
 secured: ## run the end-to-end tests on a broker with TLS, accounts and a user per role
 	LONGHAUL_E2E_SECURED=1 go test -count=1 -timeout 15m ./test/e2e
 
+.PHONY: e2e-cluster
+e2e-cluster: ## run the end-to-end tests on three brokers with three replicas (LONGHAUL_E2E_SECURED=1 for secured ones)
+	LONGHAUL_E2E_CLUSTER=1 go test -count=1 -timeout 20m ./test/e2e
+
 .PHONY: lint
 lint: ## run the linters, the import walls among them
 	$(GOLANGCI_LINT) run --allow-parallel-runners ./...

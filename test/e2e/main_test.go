@@ -23,6 +23,7 @@ import (
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
+	"longhaul/test/cluster"
 	"longhaul/test/secured"
 )
 
@@ -32,6 +33,13 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if is, err := cluster.ServeBroker(); is {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	if os.Getenv(workerURL) != "" {
 		return runStepsWorker()
 	}
@@ -56,13 +64,21 @@ func run(m *testing.M) int {
 // accounts and a user per role, as longhaul security init makes it.
 const securedEnv = "LONGHAUL_E2E_SECURED"
 
-// stage is a broker on a fixed address, which may come and go, and the
-// processes that use it.
+// clusterEnv, in the environment, has all these tests run on three brokers with
+// three replicas of everything. Both may be there.
+const clusterEnv = "LONGHAUL_E2E_CLUSTER"
+
+// onThree reports whether tests run on three brokers.
+func onThree() bool { return os.Getenv(clusterEnv) != "" }
+
+// stage is a broker on a fixed address, or three, which may come and go, and
+// the processes that use it.
 type stage struct {
 	dir     string
 	port    int
 	broker  *jsutil.Embedded
-	secured *secured.Deployment // in place of port and broker
+	nodes   []*cluster.Node     // in place of port and broker
+	secured *secured.Deployment // in place of all of these
 
 	mu        sync.Mutex
 	processes []*process
@@ -72,10 +88,17 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{dir: t.TempDir()}
-	if os.Getenv(securedEnv) != "" {
-		s.secured = secured.New(t, security.Plan{})
+	switch {
+	case os.Getenv(securedEnv) != "":
+		var plan security.Plan
+		if onThree() {
+			plan.Nodes = []security.Node{{Name: "n1"}, {Name: "n2"}, {Name: "n3"}}
+		}
+		s.secured = secured.New(t, plan)
 		s.secured.Topology(t, "main", "echo", "count", "flaky", "deaf", "gated", "assistant", "clerk", "suicidal", "asks", "mails", "talks")
-	} else {
+	case onThree():
+		s.startCluster(t)
+	default:
 		s.startBroker(t) // once, to have a port of its own that is free
 	}
 	t.Cleanup(func() {
@@ -90,33 +113,6 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-func (s *stage) startBroker(t *testing.T) {
-	t.Helper()
-	if s.secured != nil {
-		s.secured.Restart(t, 0)
-		return
-	}
-	var err error
-	s.broker, err = jsutil.StartEmbedded(jsutil.EmbeddedConfig{Dir: s.dir, Port: s.port})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := strings.Cut(strings.TrimPrefix(s.broker.URL(), "nats://"), ":")
-	if _, err := fmt.Sscan(port, &s.port); err != nil {
-		t.Fatalf("port of %s: %v", s.broker.URL(), err)
-	}
-}
-
-func (s *stage) stopBroker() {
-	if s.secured != nil {
-		s.secured.Stop(0)
-	}
-	if s.broker != nil {
-		s.broker.Shutdown()
-		s.broker = nil
-	}
-}
-
 // reach is how somebody of a role reaches the broker.
 func (s *stage) reach(role string) jsutil.ConnectConfig {
 	if s.secured != nil {
@@ -124,6 +120,9 @@ func (s *stage) reach(role string) jsutil.ConnectConfig {
 			role = "worker-any"
 		}
 		return jsutil.ConnectConfig{Context: s.secured.Context("main-" + role), Name: "e2e"}
+	}
+	if s.nodes != nil {
+		return jsutil.ConnectConfig{URL: cluster.URLs(s.addrs()), Name: "e2e"}
 	}
 	return jsutil.ConnectConfig{URL: fmt.Sprintf("nats://127.0.0.1:%d", s.port), Name: "e2e"}
 }
@@ -182,7 +181,11 @@ func (b *syncBuffer) String() string {
 // start starts the binary with the broker's address.
 func (s *stage) start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, append(args, s.flags(args[0])...)...), name: args[0], out: new(syncBuffer)}
+	args = append(args, s.flags(args[0])...)
+	if onThree() {
+		args = append(args, "--replicas", "3")
+	}
+	p := &process{cmd: exec.Command(binary, args...), name: args[0], out: new(syncBuffer)}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

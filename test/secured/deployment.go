@@ -49,11 +49,7 @@ func New(t testing.TB, p security.Plan) *Deployment {
 	for range d.brokers {
 		d.data = append(d.data, t.TempDir())
 	}
-	t.Cleanup(func() {
-		for i := range d.brokers {
-			d.Stop(i)
-		}
-	})
+	t.Cleanup(d.StopAll)
 	for i := range d.brokers {
 		d.boot(t, i)
 	}
@@ -130,6 +126,23 @@ func (d *Deployment) Restart(t testing.TB, i int) {
 	t.Helper()
 	d.Stop(i)
 	d.boot(t, i)
+	d.waitReady(t)
+}
+
+// StopAll stops all brokers.
+func (d *Deployment) StopAll() {
+	for i := range d.brokers {
+		d.Stop(i)
+	}
+}
+
+// RestartAll stops the brokers that run and starts all of them again.
+func (d *Deployment) RestartAll(t testing.TB) {
+	t.Helper()
+	d.StopAll()
+	for i := range d.brokers {
+		d.boot(t, i)
+	}
 	d.waitReady(t)
 }
 
