@@ -23,8 +23,9 @@ func checkConversationID(s string) error {
 		"1 to 128 of A-Z, a-z, 0-9, dot, _, : and -, beginning with a letter or digit", s)
 }
 
-// checkTraceparent lets pass what is none, too: nobody's run is to fail for it.
+// checkTraceparent and checkTracestate let pass what is none, too: nobody's run is to fail for it.
 func checkTraceparent(s string) error { return checkLength(s, 0, MaxTraceparent) }
+func checkTracestate(s string) error  { return checkLength(s, 0, MaxTracestate) }
 
 func checkMetadataValue(s string) error { return checkLength(s, 0, MaxMetadataValue) }
 
