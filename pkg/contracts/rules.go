@@ -52,9 +52,7 @@ func checkLength(s string, lowest, highest int) error {
 	return fmt.Errorf("must be %d to %d bytes, not %d", lowest, highest, len(s))
 }
 
-func checkPriority(s string) error {
-	return mustBe(Priority(s).Valid(), "high, normal or low", s)
-}
+func checkPriority(s string) error { return mustBe(Priority(s).Valid(), "high, normal or low", s) }
 
 func checkOnConflict(s string) error {
 	return mustBe(slices.Contains([]OnConflict{OnConflictEnqueue, OnConflictReject, OnConflictInterrupt}, OnConflict(s)), "enqueue, reject or interrupt", s)

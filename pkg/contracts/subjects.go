@@ -174,12 +174,6 @@ func RunIDOfSubject(subject string) (string, error) {
 	return id, nil
 }
 
-// RunIDOfStatusKey is the inverse of StatusKey; false for any other key.
-func RunIDOfStatusKey(key string) (string, bool) {
-	id, ok := strings.CutPrefix(key, "status.")
-	return id, ok && CheckRunID(id) == nil
-}
-
 // ParseCheckpointKey is the inverse of CheckpointKey.
 func ParseCheckpointKey(key string) (runID string, epoch, n uint64, err error) {
 	t := strings.Split(key, ".")

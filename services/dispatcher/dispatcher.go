@@ -193,11 +193,4 @@ func (d *Dispatcher) append(ctx context.Context, at runlog.Head, runID string, d
 }
 
 // pause waits for d, and returns early if ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
+func pause(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }
