@@ -24,8 +24,12 @@ func (m Made) NextSteps() string {
 	} else {
 		say("2. Give each broker broker/, and of tls/ its own files and those of both CAs without their keys,")
 		say("   at %s, and start all of them:", p.Install)
-		for _, path := range m.Brokers {
-			say("     LONGHAUL_DATA=/var/lib/longhaul nats-server -c %s", filepath.Join(p.Install, path))
+		for i, path := range m.Brokers {
+			data := "/var/lib/longhaul"
+			if p.Nodes[len(p.Nodes)-1].Host == p.Nodes[0].Host { // one machine for all
+				data += "/" + p.Nodes[i].Name
+			}
+			say("     LONGHAUL_DATA=%s nats-server -c %s", data, filepath.Join(p.Install, path))
 		}
 	}
 	replicas := ""
