@@ -9,10 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
-
-	"longhaul/internal/shell"
 )
 
 // doctorCmd looks for what is wrong.
@@ -59,7 +58,9 @@ type examination struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	client   *client.Client
-	paused   map[string]bool // by pausedKey, known after agents
+	holders  map[string]*holder // by worker, known after ask
+	served   map[string]bool    // agents of which somebody executes a run; the same, nil if nobody could tell
+	paused   map[string]bool    // by pausedKey, known after agents
 	findings []finding
 
 	replicas int           // the fewest of any stream, known after streams
@@ -87,7 +88,7 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 		at   func(context.Context) error
 	}{
 		{"broker", x.broker}, {"topology", x.topology}, {"replicas", x.streams}, {"servers", x.servers}, {"account", x.account}, {"clocks", x.clocks},
-		{"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}, {"repairs", x.repairs}, {"permissions", x.permissions},
+		{"workers", x.ask}, {"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}, {"repairs", x.repairs}, {"permissions", x.permissions},
 	} {
 		x.failed(look.what, look.at(ctx))
 	}
