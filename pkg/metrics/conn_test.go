@@ -99,6 +99,6 @@ func BenchmarkAttempt(b *testing.B) {
 	for b.Loop() {
 		m.Intake.Turn()
 		m.Started("echo", "normal", 1, begun)
-		m.Ended("echo", metrics.OutcomeRetrying, begun)
+		m.Ended("echo", metrics.OutcomeRetrying, begun, begun)
 	}
 }

@@ -21,8 +21,9 @@ type Worker struct {
 	HeartbeatFailures prometheus.Counter
 
 	started, ended, closed *prometheus.CounterVec
-	startDelay, duration   *prometheus.HistogramVec
 	cancelDelay            prometheus.Observer
+
+	startDelay, duration, runDuration *prometheus.HistogramVec
 }
 
 // WorkerStats says what a worker does and has done since it was made.
@@ -76,6 +77,7 @@ func NewWorker(r prometheus.Registerer, src WorkerSource) (*Worker, error) {
 		closed:      s.Counter("runs_closed_total", "Runs ended without an attempt.", "agent_key", "status"),
 		startDelay:  s.Histogram("start_delay_seconds", "From the submission, or not_before, to the first run.started.", 0.001, 4, 12, "agent_key", "priority"),
 		duration:    s.Histogram("attempt_duration_seconds", "From run.started to the end of the attempt.", 0.01, 4, 11, "agent_key"),
+		runDuration: s.Histogram("run_duration_seconds", "From the submission, or not_before, to the end of the run.", 0.01, 4, 13, "agent_key", "status"),
 		cancelDelay: s.Histogram("cancel_delay_seconds", "From a cancel's arrival at its holder to the end of the agent's context.", 0.0005, 2, 12).WithLabelValues(),
 	}
 	s.GaugeOf("abandoned_agents", "Agents that ignore their context and keep a slot.", func() float64 { return float64(m.Abandoned.Load()) })
@@ -120,10 +122,18 @@ func (m *Worker) Started(agentKey string, p contracts.Priority, epoch uint64, du
 	}
 }
 
-// Ended counts an attempt that is over.
-func (m *Worker) Ended(agentKey, outcome string, begun time.Time) {
+// Ended counts an attempt that is over, of a run that was due then.
+func (m *Worker) Ended(agentKey, outcome string, begun, due time.Time) {
 	m.ended.WithLabelValues(agentKey, outcome).Inc()
 	m.duration.WithLabelValues(agentKey).Observe(time.Since(begun).Seconds())
+	if contracts.Status(outcome).Terminal() {
+		m.over(agentKey, outcome, due)
+	}
+}
+
+// over notes how long a run took that has ended.
+func (m *Worker) over(agentKey, status string, due time.Time) {
+	m.runDuration.WithLabelValues(agentKey, status).Observe(max(0, time.Since(due).Seconds()))
 }
 
 // OutcomeOf names what an attempt ended with: the status that it left, which a
@@ -138,9 +148,10 @@ func OutcomeOf(status contracts.Status, drain bool) string {
 	return OutcomeRetrying
 }
 
-// Closed counts a run that was ended without an attempt.
-func (m *Worker) Closed(agentKey string, status contracts.Status) {
+// Closed counts a run that was ended without an attempt, and was due then.
+func (m *Worker) Closed(agentKey string, status contracts.Status, due time.Time) {
 	m.closed.WithLabelValues(agentKey, string(status)).Inc()
+	m.over(agentKey, string(status), due)
 }
 
 // Cancelled notes that the context of an agent ended whose cancel was seen then.

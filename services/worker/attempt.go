@@ -236,7 +236,7 @@ func (a *attempt) finish(cause error, end ending) {
 
 // ended counts what became of the attempt, and says it on its span.
 func (a *attempt) ended(outcome string, end ending) {
-	a.worker.counts.Ended(a.work.agent.Key, outcome, a.begun)
+	a.worker.counts.Ended(a.work.agent.Key, outcome, a.begun, a.work.due)
 	a.span.EndAttempt(outcome, end.text)
 }
 

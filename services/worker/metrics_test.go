@@ -62,11 +62,13 @@ func TestMetrics(t *testing.T) {
 	meter(t, g, 3, "attempts_ended_total", "agent_key", "echo", "outcome", "succeeded")
 	meter(t, g, 3, "attempt_duration_seconds", "agent_key", "echo")
 	meter(t, g, 3, "start_delay_seconds", "agent_key", "echo", "priority", "high")
+	meter(t, g, 3, "run_duration_seconds", "agent_key", "echo", "status", "succeeded")
 
 	b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "flaky"}))
 	meter(t, g, 1, "attempts_ended_total", "agent_key", "flaky", "outcome", "retrying")
 	meter(t, g, 1, "attempts_ended_total", "agent_key", "flaky", "outcome", "failed")
-	meter(t, g, 1, "start_delay_seconds", "agent_key", "flaky") // of the first attempt alone
+	meter(t, g, 1, "start_delay_seconds", "agent_key", "flaky")  // of the first attempt alone
+	meter(t, g, 1, "run_duration_seconds", "agent_key", "flaky") // of the last alone
 
 	id := b.submit(t, contracts.Submission{AgentKey: "slow"})
 	started := b.waitForEvent(t, id, contracts.TypeStarted)
@@ -87,6 +89,7 @@ func TestMetrics(t *testing.T) {
 	meter(t, g, 1, "takeovers_total")
 	b.waitForEnd(t, b.submit(t, contracts.Submission{AgentKey: "echo", MaxAttempts: 1}, dead))
 	meter(t, g, 1, "runs_closed_total", "agent_key", "echo", "status", "failed")
+	meter(t, g, 1, "run_duration_seconds", "agent_key", "echo", "status", "failed")
 
 	id = b.submit(t, contracts.Submission{AgentKey: "slow"})
 	b.waitForEvent(t, id, contracts.TypeStarted)

@@ -147,7 +147,7 @@ func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.
 				return &next, state, nil
 			}
 			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
-			w.counts.Closed(wk.agent.Key, next.Status)
+			w.counts.Closed(wk.agent.Key, next.Status, wk.due)
 			w.answer(wk.delivery.Ack())
 			return nil, nil, nil
 		}
