@@ -92,8 +92,11 @@ func (s *stage) user(role string) string {
 // start starts a service as the user of a role; it is stopped with the test.
 func (s *stage) start(t *testing.T, role string, args ...string) *process {
 	t.Helper()
-	return s.launch(t, strings.Join(args, " "), exec.Command(binary, append(args, "--context", s.d.Context(s.user(role)))...)) // a cleanup outlives the test's context
+	return s.launch(t, strings.Join(args, " "), command(append(args, "--context", s.d.Context(s.user(role)))...))
 }
+
+// command is the program with these arguments; a cleanup outlives the test's context.
+func command(args ...string) *exec.Cmd { return exec.Command(binary, args...) }
 
 func (s *stage) launch(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
