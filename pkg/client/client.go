@@ -47,6 +47,8 @@ const (
 	// ackTimeout bounds the wait for one acknowledgement. A broker that changes
 	// its leader takes up to 6 s.
 	ackTimeout = 10 * time.Second
+	// submitTry bounds the wait for that of one of Submit's tries.
+	submitTry = 3 * time.Second
 	// lookTimeout bounds the look at the run that an idempotency key stands for.
 	lookTimeout = 500 * time.Millisecond
 	// apiTimeout bounds one request to statekeeper.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,6 +20,10 @@ import (
 // before, by run id or by key, makes no second run; but a key whose run was
 // rejected is free for a corrected submission, which becomes a run with another id.
 //
+// A broker that does not answer is asked again for ten seconds, or until ctx
+// ends: a change of leader takes up to six, and the answer of one that dies is
+// lost. That is harmless, the run id is the same.
+//
 // What is plainly wrong with s is returned as contracts.Faults before anything
 // is sent. What only the dispatcher can tell (an agent nobody has registered, a
 // key that belongs to another run) becomes a rejected run: see Wait.
@@ -27,17 +32,18 @@ func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID stri
 	if err != nil {
 		return "", err
 	}
-	// A try that was not acknowledged may have been stored; the run id makes
-	// the next one harmless.
-	const tries = 3
 	header, span := c.tracer.Submit(ctx, s)
 	defer func() { span.End(err) }()
-	for try := 1; ; try++ {
-		_, err = c.js.PublishMsg(ctx, &nats.Msg{Subject: contracts.SubjectSubmit, Header: header, Data: data}, jetstream.WithExpectStream(contracts.StreamInbox))
+	for begun := time.Now(); ; {
+		// A try that was not acknowledged may have been stored; the run id makes
+		// the next one harmless.
+		try, cancel := context.WithTimeout(ctx, submitTry)
+		_, err = c.js.PublishMsg(try, &nats.Msg{Subject: contracts.SubjectSubmit, Header: header, Data: data}, jetstream.WithExpectStream(contracts.StreamInbox))
+		cancel()
 		if err = jsutil.Translate(err); err == nil {
 			return s.RunID, nil
 		}
-		if try == tries || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil || c.nc.IsClosed() || time.Since(begun) > ackTimeout {
 			return s.RunID, fmt.Errorf("submit run %s: %w", s.RunID, err)
 		}
 	}

@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"longhaul/pkg/client"
+	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
+	"longhaul/test/cluster"
+)
+
+// A submission is stored, and the answer lost with the connection, as when the
+// broker dies that would have given it: Submit tries again, and does not wait
+// for that answer until its caller's patience is at an end.
+func TestSubmitOverALostAnswer(t *testing.T) {
+	s := newStage(t)
+	s.start(t, "dispatcher")
+	s.start(t, "statekeeper")
+	s.start(t, "worker", "--agent", "echo")
+	s.waitForAgent(t, "echo")
+	// A link knows one address, and TLS the name of who is meant: both are there
+	// without a deployment and with one.
+	cfg := s.reach("client")
+	if s.secured != nil {
+		return // nothing of this depends on who asks
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(cfg.URL, "nats://"), ",")
+	link, err := cluster.NewLink(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(link.Close)
+	cfg.URL, cfg.Retry = "nats://"+link.Addr(), true
+	nc, err := jsutil.Connect(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	if err := jsutil.WaitConnected(t.Context(), nc); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link.Set(&cluster.Trap{Way: cluster.Up, Pattern: []byte("PUB " + contracts.SubjectSubmit), Then: func() {}})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	begun := time.Now()
+	id, err := c.Submit(ctx, contracts.Submission{AgentKey: "echo"})
+	if took := time.Since(begun); err != nil || took > 10*time.Second || took < time.Second {
+		t.Errorf("submit: %v after %s, want a second try after some seconds", err, took)
+	}
+	if all := checkLog(t, s.log(t), id); all[len(all)-1].Status != contracts.StatusSucceeded {
+		t.Errorf("the run ended as %s", all[len(all)-1].Status)
+	}
+}
