@@ -9,14 +9,16 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"longhaul/internal/shell"
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
+
+	"longhaul/internal/shell"
 )
 
 // doctorCmd looks for what is wrong.
 type doctorCmd struct {
 	Fix           bool     `help:"Put right what can be put right."`
+	Broker        bool     `help:"Look at the broker alone: quick, and enough between two steps of a rolling restart."`
 	Monitor       []string `placeholder:"URL" help:"Monitoring port of a server, such as http://127.0.0.1:8222, which tells its fsync setting and its disk; may be repeated."`
 	SystemContext string   `placeholder:"NAME" help:"NATS context of a user of the broker's system account, to ask all servers instead."`
 	shell.Topology
@@ -31,6 +33,7 @@ Examples:
     longhaul doctor
     longhaul doctor --fix
     longhaul doctor --monitor http://127.0.0.1:8222
+    longhaul doctor --broker --replicas 3 --monitor http://n1:8222 --monitor http://n2:8222 --monitor http://n3:8222
     longhaul doctor --json | jq '.findings[] | select(.state == "wrong")'`
 }
 
@@ -58,9 +61,7 @@ type examination struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	client   *client.Client
-	holders  map[string]*holder // by worker, known after ask
-	served   map[string]bool    // agents of which somebody executes a run; the same, nil if nobody could tell
-	paused   map[string]bool    // by pausedKey, known after agents
+	paused   map[string]bool // by pausedKey, known after agents
 	findings []finding
 
 	replicas int           // the fewest of any stream, known after streams
@@ -84,13 +85,18 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	for _, look := range []struct {
-		what string
-		at   func(context.Context) error
+		what    string
+		at      func(context.Context) error
+		further bool // than the broker
 	}{
-		{"broker", x.broker}, {"topology", x.topology}, {"replicas", x.streams}, {"servers", x.servers}, {"account", x.account}, {"clocks", x.clocks},
-		{"workers", x.ask}, {"agents", x.agents}, {"workers", x.workers}, {"statuses lag", x.lag}, {"runs", x.runs}, {"repairs", x.repairs}, {"permissions", x.permissions},
+		{"broker", x.broker, false}, {"topology", x.topology, false}, {"replicas", x.streams, false}, {"servers", x.servers, false},
+		{"account", x.account, false}, {"clocks", x.clocks, false},
+		{"agents", x.agents, true}, {"workers", x.workers, true}, {"statuses lag", x.lag, true}, {"runs", x.runs, true}, {"repairs", x.repairs, true},
+		{"permissions", x.permissions, false},
 	} {
-		x.failed(look.what, look.at(ctx))
+		if !look.further || !d.Broker {
+			x.failed(look.what, look.at(ctx))
+		}
 	}
 	return x.report(a)
 }
