@@ -145,6 +145,10 @@ recovery: build ## kill, stop and restart what runs, hold the figures against th
 recovery-sabotage: ## take guarantees out, and see that recovery notices
 	go run ./test/sabotage recovery
 
+.PHONY: cluster
+cluster: build ## three brokers under load: kill, step down and restart each, and see what it costs (ARGS='-rate 100 -json')
+	go run ./test/recovery -cluster 3 $(ARGS)
+
 .PHONY: schedules
 schedules: build ## measure runs that wait for their time, 100,000 of them among others
 	go run ./test/recovery -only 7
@@ -174,15 +178,6 @@ upgrade-test: build ## swap the services of OLD (a tag or commit) for these and 
 	  git archive --format=tar $(OLD) | tar -x -C "$$dir"; \
 	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
 	  go run ./test/upgrade -old "$$dir/old-longhaul" -new $(BIN) $(ARGS)
-
-.PHONY: upgrade-record
-upgrade-record: ## have OLD (a tag or commit) make test/upgrade/testdata/OLD, which `make check` replays
-	@[ -n "$(OLD)" ] || { echo "say which version is to be recorded: make upgrade-record OLD=v0.1.0"; exit 1; }
-	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	  git archive --format=tar $(OLD) | tar -x -C "$$dir"; \
-	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
-	  mkdir -p test/upgrade/testdata/$(OLD); cp "$$dir"/docs/schemas/*.json test/upgrade/testdata/$(OLD)/; \
-	  go run ./test/upgrade -old "$$dir/old-longhaul" -record test/upgrade/testdata/$(OLD)/system.jsonl
 
 .PHONY: soak
 soak: build ## an even load for SOAK (1h), 200,000 runs; fail if memory, goroutines or disk grow

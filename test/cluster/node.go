@@ -161,6 +161,13 @@ func (b *Node) Signal(sig syscall.Signal) error {
 	return b.broker.Signal(sig)
 }
 
+// Running reports whether its process is there.
+func (b *Node) Running() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broker != nil && b.broker.Running()
+}
+
 // PID is the number of its process now.
 func (b *Node) PID() int {
 	b.mu.Lock()

@@ -20,7 +20,7 @@ func crowding(ctx context.Context, s *stage, o options, res *result) error {
 	if o.short {
 		parked, fresh, rounds, bound = 1500, 500, 3, 0.4 // above the 1,000 that a consumer takes by default
 	}
-	other, err := newStage(ctx, s.binary, s.level)
+	other, err := newStage(ctx, s.binary, s.level, 1)
 	defer func() {
 		other.stop()
 		res.Faults = append(res.Faults, other.seen.faultList()...)

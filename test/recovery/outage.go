@@ -58,6 +58,9 @@ type outageKind struct {
 	mistake bool
 }
 
+// stepPause is before each step of steady.
+const stepPause = 200 * time.Millisecond
+
 // steady takes its steps, each with an event and a checkpoint.
 func steady(ctx context.Context, run *agent.Run, steps int) (agent.Result, error) {
 	var at struct {
@@ -67,7 +70,7 @@ func steady(ctx context.Context, run *agent.Run, steps int) (agent.Result, error
 		return agent.Result{}, err
 	}
 	for at.I < steps {
-		if err := cluster.Sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := cluster.Sleep(ctx, stepPause); err != nil {
 			return agent.Result{}, err
 		}
 		at.I++

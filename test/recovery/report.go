@@ -14,7 +14,9 @@ type report struct {
 	Go    string    `json:"go"`
 	CPUs  int       `json:"cpus"`
 	Short bool      `json:"short,omitempty"`
-	Parts []*result `json:"parts"`
+	// Brokers says on how many it was.
+	Brokers string    `json:"brokers"`
+	Parts   []*result `json:"parts"`
 }
 
 func (r report) ok() bool {
@@ -32,6 +34,7 @@ type result struct {
 	Name    string   `json:"name"`
 	Seconds float64  `json:"seconds"`
 	Figures []figure `json:"figures"`
+	Windows []window `json:"windows,omitempty"`
 	Faults  []string `json:"faults,omitempty"` // rules that were broken, run by run
 	Notes   []string `json:"notes,omitempty"`
 	Error   string   `json:"error,omitempty"` // the part did not come to its end
@@ -48,6 +51,13 @@ func (r *result) ok() bool {
 
 func (r *result) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+// fault notes that a rule was broken. There is no need of very many.
+func (r *result) fault(format string, args ...any) {
+	if len(r.Faults) < maxFaults {
+		r.Faults = append(r.Faults, fmt.Sprintf(format, args...))
+	}
 }
 
 // figure is one thing measured: a distribution of times, or one number.
@@ -130,10 +140,13 @@ func (f figure) String() string {
 	return s
 }
 
-func (r report) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s, %d CPUs, one broker, file storage, default settings\n", r.Go, r.CPUs)
+func (r report) print(w io.Writer) error {
+	fmt.Fprintf(w, "\n%s, %d CPUs, %s, file storage, default settings\n", r.Go, r.CPUs, r.Brokers)
 	for _, p := range r.Parts {
 		fmt.Fprintf(w, "\n%d. %s (%.0f s)\n", p.Part, p.Name, p.Seconds)
+		if err := printWindows(w, p.Windows); err != nil {
+			return err
+		}
 		for _, f := range p.Figures {
 			fmt.Fprintln(w, "  ", f)
 		}
@@ -147,5 +160,6 @@ func (r report) print(w io.Writer) {
 			fmt.Fprintln(w, "   not finished:", p.Error)
 		}
 	}
-	fmt.Fprintf(w, "\nA p99 is by nearest rank: of 50 tries it is the slowest.\n")
+	_, err := fmt.Fprintf(w, "\nA p99 is by nearest rank: of 50 tries it is the slowest.\n")
+	return err
 }

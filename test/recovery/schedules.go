@@ -33,7 +33,7 @@ func schedules(ctx context.Context, s *stage, o options, res *result) error {
 	}
 	res.times("the same; broker and dispatcher were killed meanwhile", lateness, lateAfter)
 
-	other, err := newStage(ctx, s.binary, s.level)
+	other, err := newStage(ctx, s.binary, s.level, 1)
 	defer func() {
 		other.stop()
 		res.Faults = append(res.Faults, other.seen.faultList()...)

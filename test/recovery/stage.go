@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,14 +29,16 @@ const (
 )
 
 // stage is one system under test: a broker, a dispatcher, a statekeeper and
-// workers, each a process; and this program's own connection, as a client.
+// workers, each a process; and this program's own connection, as a client. Or
+// three brokers, and two of each service.
 type stage struct {
 	dir    string
 	binary string
 	level  string // of the services' logs
 	url    string
 	port   int
-	broker *cluster.Broker
+	broker *cluster.Broker    // nil if there are three
+	nodes  []*cluster.Node    // nil if there is one
 	others []*cluster.Process // in the order of their start, the workers among them
 	nc     *nats.Conn
 	client *client.Client
@@ -47,13 +51,21 @@ type stage struct {
 
 // newStage starts everything but workers; the services log from the given level
 // on. Even with an error the caller has to call stop, then remove or not.
-func newStage(ctx context.Context, binary, level string) (*stage, error) {
+func newStage(ctx context.Context, binary, level string, brokers int) (*stage, error) {
 	s := &stage{binary: binary, level: level, seen: newLedger()}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "longhaul-recovery-"); err != nil {
 		return s, err
 	}
-	if err := s.startBroker(); err != nil {
+	services := []string{"dispatcher", "statekeeper"}
+	if brokers > 1 {
+		services = []string{"dispatcher-1", "dispatcher-2", "statekeeper-1", "statekeeper-2"}
+		s.nodes, _, err = cluster.NewNodes(cluster.NodesConfig{Dir: s.dir, LogDir: s.dir, N: brokers})
+		s.url = cluster.URLs(addrs(s.nodes))
+	} else {
+		err = s.startBroker()
+	}
+	if err != nil {
 		return s, fmt.Errorf("start the broker: %w", err)
 	}
 	if s.nc, err = jsutil.Connect(jsutil.ConnectConfig{URL: s.url, Name: "recovery", Retry: true}); err != nil {
@@ -65,8 +77,9 @@ func newStage(ctx context.Context, binary, level string) (*stage, error) {
 	if s.client, err = client.New(s.nc); err != nil {
 		return s, err
 	}
-	for _, name := range []string{"dispatcher", "statekeeper"} {
-		if _, err := s.start(name, name); err != nil {
+	for _, name := range services {
+		kind, _, _ := strings.Cut(name, "-")
+		if _, err := s.start(name, kind); err != nil {
 			return s, err
 		}
 	}
@@ -89,6 +102,9 @@ func (s *stage) startBroker() (err error) {
 
 // start starts the binary with the broker's address.
 func (s *stage) start(name string, args ...string) (*cluster.Process, error) {
+	if s.nodes != nil {
+		args = append(args, "--replicas", strconv.Itoa(len(s.nodes)))
+	}
 	p, err := cluster.StartProcess(exec.Command(s.binary, append(args, "--nats", s.url, "--log-level", s.level)...), name, s.dir)
 	if err != nil {
 		return nil, err
@@ -220,6 +236,16 @@ func (s *stage) stop() {
 	if s.broker != nil {
 		_ = s.broker.Terminate(upTime)
 	}
+	for _, n := range s.nodes {
+		_ = n.Kill()
+	}
+}
+
+func addrs(nodes []*cluster.Node) (all []string) {
+	for _, n := range nodes {
+		all = append(all, n.Addr)
+	}
+	return all
 }
 
 // remove removes what the processes stored and logged.
