@@ -48,14 +48,20 @@ func (b broker) CertName() string {
 
 // Sum is a bound for all tenants: a broker that grants them more than it has
 // does not start.
-func (b broker) Sum(size string) string {
+func (b broker) Sum(size string) string { return times(size, max(b.Tenants, 1)) }
+
+// times is n times a size in the broker's notation.
+func times(size string, n int) string {
 	unit := strings.TrimLeft(size, "0123456789")
-	n, err := strconv.Atoi(strings.TrimSuffix(size, unit))
+	one, err := strconv.Atoi(strings.TrimSuffix(size, unit))
 	if err != nil { // Plan.Check has seen to it
 		panic("security: size " + size)
 	}
-	return strconv.Itoa(n*max(b.Tenants, 1)) + unit
+	return strconv.Itoa(one*n) + unit
 }
+
+// maxReplicas is how many brokers hold a stream, where there are as many.
+const maxReplicas = 3
 
 var confTemplate = template.Must(template.New("nats.conf").Funcs(template.FuncMap{"list": list}).Parse(confText))
 
@@ -129,7 +135,8 @@ func configs(p Plan, key func(tenant, user string) string, sample bool) ([]Broke
 	}
 	for _, t := range p.Tenants {
 		all := tenant(t, p.AgentSets, func(user string) string { return key(t, user) })
-		all[0].MaxFile, all[0].MaxMemory = b.MaxFile, b.MaxMemory
+		copies := max(1, min(len(p.Nodes), maxReplicas)) // an account's bound is on those of all brokers together
+		all[0].MaxFile, all[0].MaxMemory = times(b.MaxFile, copies), times(b.MaxMemory, copies)
 		b.Accounts, b.Includes = append(b.Accounts, all...), append(b.Includes, viewersFile(t))
 	}
 	if len(p.Nodes) == 0 {
