@@ -179,6 +179,15 @@ upgrade-test: build ## swap the services of OLD (a tag or commit) for these and 
 	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
 	  go run ./test/upgrade -old "$$dir/old-longhaul" -new $(BIN) $(ARGS)
 
+.PHONY: upgrade-record
+upgrade-record: ## have OLD (a tag or commit) make test/upgrade/testdata/OLD, which `make check` replays
+	@[ -n "$(OLD)" ] || { echo "say which version is to be recorded: make upgrade-record OLD=v0.1.0"; exit 1; }
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	  git archive --format=tar $(OLD) | tar -x -C "$$dir"; \
+	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
+	  mkdir -p test/upgrade/testdata/$(OLD); cp "$$dir"/docs/schemas/*.json test/upgrade/testdata/$(OLD)/; \
+	  go run ./test/upgrade -old "$$dir/old-longhaul" -record test/upgrade/testdata/$(OLD)/system.jsonl
+
 .PHONY: soak
 soak: build ## an even load for SOAK (1h), 200,000 runs; fail if memory, goroutines or disk grow
 	go run ./test/soak -duration $(SOAK) -plot docs/soak.svg

@@ -204,6 +204,7 @@ func (a *appender) submission(s *Submission) {
 	a.instant("not_before", s.NotBefore)
 	a.seconds("start_timeout_seconds", s.StartTimeoutSeconds)
 	a.given("traceparent", s.Traceparent)
+	a.given("tracestate", s.Tracestate)
 	a.close()
 }
 

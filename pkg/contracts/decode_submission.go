@@ -21,6 +21,7 @@ func (d *document) submission(n int32, s *Submission) {
 		{"not_before", optional, func(n int32) { s.NotBefore = d.instant(n) }},
 		{"start_timeout_seconds", optional, func(n int32) { s.StartTimeoutSeconds = d.seconds(n, MaxTimeoutSeconds) }},
 		{"traceparent", optional, func(n int32) { s.Traceparent = d.str(n, checkTraceparent) }},
+		{"tracestate", optional, func(n int32) { s.Tracestate = d.str(n, checkTracestate) }},
 	})
 }
 

@@ -183,6 +183,7 @@ func TestDecodeSubmissionLimits(t *testing.T) {
 		}, "must be at most 10000 messages, not 10001"},
 		"metadata":        {MaxMetadata, func(n int) string { return `{"agent_key":"echo","metadata":{` + entries(n) + `}}` }, "must be at most 64 entries, not 65"},
 		"metadata key":    {MaxMetadataKey, func(n int) string { return `{"agent_key":"echo","metadata":{"` + repeat("k", n) + `":""}}` }, "has a name that must be 1 to 128 bytes, not 129"},
+		"tracestate":      {MaxTracestate, func(n int) string { return `{"agent_key":"echo","tracestate":"` + repeat("t", n) + `"}` }, "must be 0 to 512 bytes, not 513"},
 		"traceparent":     {MaxTraceparent, func(n int) string { return `{"agent_key":"echo","traceparent":"` + repeat("t", n) + `"}` }, "must be 0 to 55 bytes, not 56"},
 		"metadata value":  {MaxMetadataValue, func(n int) string { return `{"agent_key":"echo","metadata":{"k":"` + repeat("v", n) + `"}}` }, "must be 0 to 1024 bytes, not 1025"},
 		"idempotency key": {MaxIdempotencyKey, func(n int) string { return `{"agent_key":"echo","idempotency_key":"` + repeat("k", n) + `"}` }, "must be 1 to 256 bytes, not 257"},

@@ -129,21 +129,12 @@ func options(cfg ConnectConfig) ([]nats.Option, error) {
 	}
 	log := &connLog{logger: cfg.Logger}
 	opts := []nats.Option{
-		nats.Name(cfg.Name),
-		nats.Timeout(dialTimeout),
-		nats.PingInterval(pingInterval),
-		nats.MaxPingsOutstanding(maxPingsOut),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.Name(cfg.Name), nats.Timeout(dialTimeout), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPingsOut),
+		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		// The operator may be about to put the user's permission right.
 		nats.IgnoreAuthErrorAbort(),
-		nats.RetryOnFailedConnect(cfg.Retry),
-		nats.ConnectHandler(log.connected),
-		nats.DisconnectErrHandler(log.disconnected),
-		nats.ReconnectHandler(log.reconnected),
-		nats.ReconnectErrHandler(log.failed),
-		nats.ErrorHandler(log.asyncError),
+		nats.RetryOnFailedConnect(cfg.Retry), nats.ConnectHandler(log.connected), nats.DisconnectErrHandler(log.disconnected),
+		nats.ReconnectHandler(log.reconnected), nats.ReconnectErrHandler(log.failed), nats.ErrorHandler(log.asyncError),
 	}
 	if cfg.NKey != "" {
 		key, err := nats.NkeyOptionFromSeed(cfg.NKey)
@@ -222,4 +213,12 @@ func JetStream(nc *nats.Conn) (jetstream.JetStream, error) {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	return js, nil
+}
+
+// Sleep waits for d, or until ctx ends.
+func Sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
