@@ -66,12 +66,7 @@ const (
 // want us. With Retry only a faulty configuration is an error. Neither errors
 // nor log lines show a password or a token.
 func Connect(cfg ConnectConfig) (*nats.Conn, error) {
-	if cfg.Name == "" {
-		cfg.Name = "longhaul"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Name, cfg.Logger = cmp.Or(cfg.Name, "longhaul"), cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.URL != "" && cfg.Context != "" {
 		return nil, errors.New("connect to the broker: both a URL and a context are given; give one")
 	}
@@ -86,9 +81,7 @@ func Connect(cfg ConnectConfig) (*nats.Conn, error) {
 		}
 		return nc, nil
 	}
-	if cfg.URL == "" {
-		cfg.URL = nats.DefaultURL
-	}
+	cfg.URL = cmp.Or(cfg.URL, nats.DefaultURL)
 	hosts, err := hostsOf(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)

@@ -97,10 +97,8 @@ func Translate(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, s := range sentinels {
-		if errors.Is(err, s) {
-			return err
-		}
+	if slices.ContainsFunc(sentinels, func(s error) bool { return errors.Is(err, s) }) {
+		return err
 	}
 	if s := classify(err); s != nil {
 		return fmt.Errorf("%w: %w", s, err)

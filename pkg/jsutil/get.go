@@ -169,8 +169,7 @@ func GetLasts(ctx context.Context, nc *nats.Conn, stream string, subjects []stri
 			found[m.Subject] = m
 		}
 		if subjects = subjects[len(some):]; more { // by its bytes
-			missing := slices.DeleteFunc(slices.Clone(some), func(s string) bool { _, ok := found[s]; return ok })
-			subjects = append(missing, subjects...)
+			subjects = append(slices.DeleteFunc(slices.Clone(some), func(s string) bool { return found[s].Sequence > 0 }), subjects...)
 		}
 	}
 	return found, nil

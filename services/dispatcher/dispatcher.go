@@ -55,11 +55,8 @@ const (
 
 // check fills the defaults and reports every fault.
 func (c *Config) check() error {
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
 	const longest = contracts.MaxTimeoutSeconds * time.Second
-	c.MaxTimeout = cmp.Or(c.MaxTimeout, longest)
+	c.Logger, c.MaxTimeout = cmp.Or(c.Logger, slog.Default()), cmp.Or(c.MaxTimeout, longest)
 	var faults []error
 	if c.MaxTimeout < 0 || c.MaxTimeout > longest {
 		faults = append(faults, fmt.Errorf("max_timeout must be above 0 and at most %s, not %s", longest, c.MaxTimeout))

@@ -81,7 +81,11 @@ func newSweeper(k *Statekeeper, task func(*sweeper, context.Context) error, inte
 		pace: historyInterval, share: share, most: maxExpire,
 	}
 	s.task = func(ctx context.Context) error { return task(s, ctx) }
-	s.steps = []removalStep{s.leaveConversation, s.settleRound, s.purgeStates, s.purgeKey, s.purgeLog, s.purgeRounds, s.markGone}
+	// Checkpoints and key go before the log: behind it a run may begin under the
+	// same id, and they would be its own. What was settled about rounds would not.
+	s.steps = []removalStep{
+		s.leaveConversation, s.settleRound, s.purging(checkpointSubjects), s.purgeKey, s.purgeLog, s.purging(roundSubjects), s.markGone,
+	}
 	return s
 }
 
