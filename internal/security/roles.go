@@ -96,6 +96,7 @@ func statekeeper(key string) User {
 		Name: RoleStatekeeper, Key: key, What: "keeps statuses, answers queries, watches over runs",
 		Publish: slices.Concat(look(), []Right{
 			{api + "CONSUMER.LIST.RUNS_WORK", "measure the queues"},
+			{api + "INFO", "see how full the account is"},
 			{api + "CONSUMER.MSG.NEXT.RUNS_LOG." + contracts.ConsumerProjector, "take every event"},
 			{api + "CONSUMER.UNPIN.RUNS_LOG." + contracts.ConsumerProjector, "hand the projection over"},
 			{api + "CONSUMER.CREATE.KV_runs.*.$KV.runs.status.*", "feed the index of runs"},

@@ -199,7 +199,9 @@ func (s *stage) ready(t *testing.T, p *process) {
 		code, body = get(t, "http://"+address+"/readyz")
 		return code == http.StatusOK
 	})
-	if _, body = get(t, "http://"+address+"/metrics"); !strings.Contains(body, "longhaul_") {
+	_, body = get(t, "http://"+address+"/metrics")
+	bounded := strings.Contains(body, "\nlonghaul_statekeeper_storage_limit_bytes ") && strings.Contains(body, "\nlonghaul_statekeeper_storage_used_bytes ")
+	if strings.HasPrefix(p.name, "statekeeper") != bounded || !strings.Contains(body, "longhaul_") {
 		t.Errorf("metrics of %s:\n%s", p.name, body)
 	}
 }
