@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"longhaul/internal/bench"
 )
 
 // The bare path is what the broker and its client library do for a plain run of
@@ -43,19 +47,60 @@ const (
 var bareRoles = map[string]string{"dispatch": "dispatcher", "work": "worker", "project": "statekeeper"}
 
 // bareRun measures n runs of the bare path.
-func (s *stage) bareRun(ctx context.Context, n int, kind bareKind) (sample, error) {
-	js, err := jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(4000))
+func (s *stage) bareRun(ctx context.Context, n int, kind bareKind) (got sample, err error) {
+	err = s.playBare(ctx, kind, func(js jetstream.JetStream) error {
+		got, err = s.metered(ctx, n, func() error {
+			if err := submitBare(ctx, js, n, kind.Direct); err != nil {
+				return err
+			}
+			return bareDone(ctx, js, n, kind)
+		})
+		return err
+	})
+	return got, err
+}
+
+// bareAtRest submits n runs of the bare path, one at a time, with somebody who
+// is told of their events. Their code would begin when run.started is confirmed.
+func (s *stage) bareAtRest(ctx context.Context, n int) (sample, error) {
+	following, err := s.watching.Subscribe(bareRuns+"*.events", func(*nats.Msg) {})
 	if err != nil {
 		return sample{}, err
 	}
+	defer func() { _ = following.Unsubscribe() }() // at the latest it ends with the connection
+	kind, h := bareKind{Republish: true, Statuses: 1}, bench.NewLatencies()
+	err = s.playBare(ctx, kind, func(js jetstream.JetStream) error {
+		if _, err := s.bare["work"].tell(ctx, order{Do: "began"}); err != nil { // what was before
+			return err
+		}
+		for range n {
+			if err := errors.Join(submitBare(ctx, js, 1, false), bench.Rest(ctx), bench.Rest(ctx)); err != nil {
+				return err
+			}
+		}
+		if err := bareDone(ctx, js, n, kind); err != nil {
+			return err
+		}
+		a, err := s.bare["work"].tell(ctx, order{Do: "began"})
+		return errors.Join(err, h.Add(a.Began))
+	})
+	return sample{latencies: latencies{toBegin: h}}, err
+}
+
+// playBare has all roles played while do works.
+func (s *stage) playBare(ctx context.Context, kind bareKind, do func(js jetstream.JetStream) error) error {
+	js, err := jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(4000))
+	if err != nil {
+		return err
+	}
 	if err := prepareBare(ctx, js, kind, s.replicas); err != nil {
-		return sample{}, err
+		return err
 	}
 	for role, name := range bareRoles {
 		if s.bare[role] == nil {
 			w, err := startWorker(ctx, s.nc, workerConfig{URL: s.url, Name: "bare-" + role, Replicas: s.replicas}, s.dir)
 			if err != nil {
-				return sample{}, err
+				return err
 			}
 			w.kind, s.bare[role] = name, w
 		}
@@ -63,21 +108,25 @@ func (s *stage) bareRun(ctx context.Context, n int, kind bareKind) (sample, erro
 			continue
 		}
 		if _, err := s.bare[role].tell(ctx, order{Do: "bare", Role: role, N: kind.Statuses}); err != nil {
-			return sample{}, err
-		}
-	}
-	got, err := s.metered(ctx, n, func() error {
-		if err := submitBare(ctx, js, n, kind.Direct); err != nil {
 			return err
 		}
-		return bareDone(ctx, js, n, kind)
-	})
+	}
+	err = do(js)
 	for _, w := range s.bare {
 		if _, stopErr := w.tell(ctx, order{Do: "stop"}); err == nil {
 			err = stopErr
 		}
 	}
-	return got, err
+	return err
+}
+
+// bareID is a run's id, as long as ours, and when it was made.
+func bareID(now time.Time) string { return fmt.Sprintf("%019d-%016x", now.UnixNano(), rand.Uint64()) }
+
+// bareAge is how old a run is.
+func bareAge(id string) (time.Duration, error) {
+	made, err := strconv.ParseInt(id[:19], 10, 64)
+	return time.Since(time.Unix(0, made)), err
 }
 
 // prepareBare makes streams and consumers like ours, and empty.
@@ -147,17 +196,14 @@ func submitBare(ctx context.Context, js jetstream.JetStream, n int, direct bool)
 	q := newBareQueue(ctx, js)
 	var sent []jetstream.PubAckFuture
 	for range n {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return errors.Join(err, q.end())
-		}
+		id := bareID(time.Now())
 		if direct {
-			if err := q.add(id.String(), nil); err != nil {
+			if err := q.add(id, nil); err != nil {
 				return errors.Join(err, q.end())
 			}
 			continue
 		}
-		one, err := js.PublishAsync(bareSubmit, append([]byte(id.String()), make([]byte, submissionBytes)...), jetstream.WithStallWait(stopTime))
+		one, err := js.PublishAsync(bareSubmit, append([]byte(id), make([]byte, submissionBytes)...), jetstream.WithStallWait(stopTime))
 		if err != nil {
 			return errors.Join(err, q.end())
 		}

@@ -109,8 +109,9 @@ func (q *bareQueue) end() error {
 	}
 }
 
-// bareServe plays a role in a process of its own, until ctx ends.
-func bareServe(ctx context.Context, nc *nats.Conn, role string, statuses int) error {
+// bareServe plays a role in a process of its own, until ctx ends. The worker's
+// tells began how old each run is when its code would begin.
+func bareServe(ctx context.Context, nc *nats.Conn, role string, statuses int, began func(time.Duration)) error {
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4000))
 	if err != nil {
 		return err
@@ -131,7 +132,7 @@ func bareServe(ctx context.Context, nc *nats.Conn, role string, statuses int) er
 	case "dispatch":
 		return bareDispatch(ctx, js, messages)
 	case "work":
-		return bareExecute(ctx, js, messages)
+		return bareExecute(ctx, js, messages, began)
 	default:
 		return bareProject(ctx, js, messages, statuses)
 	}
@@ -150,7 +151,7 @@ func bareDispatch(ctx context.Context, js jetstream.JetStream, messages jetstrea
 	}
 }
 
-func bareExecute(ctx context.Context, js jetstream.JetStream, messages jetstream.MessagesContext) error {
+func bareExecute(ctx context.Context, js jetstream.JetStream, messages jetstream.MessagesContext, began func(time.Duration)) error {
 	jobs, failed := make(chan jetstream.Msg), make(chan error, bareSlots)
 	var slots sync.WaitGroup
 	for range bareSlots {
@@ -165,6 +166,11 @@ func bareExecute(ctx context.Context, js jetstream.JetStream, messages jetstream
 					}
 					if err == nil {
 						at, err = bareAck(ctx, sent)
+					}
+					if err == nil && size == startedBytes {
+						var age time.Duration
+						age, err = bareAge(id)
+						began(age)
 					}
 				}
 				if err == nil {

@@ -103,6 +103,7 @@ func groups() []group {
 		}},
 		{"latency", plain, []measurement{
 			{"plain queue, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.rawAtRest(ctx, n) }},
+			{"bare path, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.bareAtRest(ctx, n) }},
 			{"at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.atRest(ctx, n) }},
 			{"at half load", "", 0.25, func(ctx context.Context, s *stage, n int) (sample, error) { return s.halfLoad(ctx, n) }},
 		}},

@@ -193,7 +193,7 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 	case "consume":
 		return answer{}, h.floor.Consume(ctx, o.N)
 	case "bare":
-		return answer{}, h.run(ctx, func(ctx context.Context) error { return bareServe(ctx, h.nc, o.Role, o.N) })
+		return answer{}, h.run(ctx, func(ctx context.Context) error { return bareServe(ctx, h.nc, o.Role, o.N, h.began.Record) })
 	case "stats":
 		return h.stats(), nil
 	case "began":
