@@ -112,5 +112,38 @@ func (c *Client) pauseQueue(ctx context.Context, consumer string, until time.Tim
 	} else {
 		_, err = c.js.PauseConsumer(ctx, contracts.StreamWork, consumer, until)
 	}
-	return jsutil.Translate(err)
+	if err != nil {
+		return jsutil.Translate(err)
+	}
+	return c.awaitPause(ctx, consumer, until)
+}
+
+const (
+	// pauseHeard bounds the wait for a queue to do as it was told, which takes
+	// milliseconds.
+	pauseHeard = 5 * time.Second
+	// pauseLook lies between two looks.
+	pauseLook = 20 * time.Millisecond
+)
+
+// awaitPause returns when a queue is paused until the given time, or not. On
+// three replicas the broker answers when that is decided, and the consumer's
+// leader, who hands out the work, hears of it a moment later.
+func (c *Client) awaitPause(ctx context.Context, consumer string, until time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, pauseHeard)
+	defer cancel()
+	for {
+		found, err := c.js.Consumer(ctx, contracts.StreamWork, consumer)
+		if err != nil {
+			return jsutil.Translate(err)
+		}
+		if found.CachedInfo().Paused == until.After(time.Now()) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the queue to hear of it: %w", context.Cause(ctx))
+		case <-time.After(pauseLook):
+		}
+	}
 }
