@@ -12,13 +12,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"longhaul/internal/shell"
 	"longhaul/pkg/agent/builtin"
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/dispatcher"
 	"longhaul/services/statekeeper"
 	"longhaul/services/worker"
+
+	"longhaul/internal/shell"
 )
 
 // devCmd runs everything in one process.

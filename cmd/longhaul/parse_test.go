@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"longhaul/internal/shell"
 	"longhaul/pkg/contracts"
+
+	"longhaul/internal/shell"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

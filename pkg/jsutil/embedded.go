@@ -1,7 +1,6 @@
 package jsutil
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -64,7 +63,9 @@ func StartEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 			err = fmt.Errorf("start the embedded broker: %w", err)
 		}
 	}()
-	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	opts, err := e.prepare(cfg)
 	if err != nil {
 		return nil, err
@@ -84,9 +85,15 @@ func StartEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 // prepare makes and locks the directory, and returns the server's options.
 func (e *Embedded) prepare(cfg EmbeddedConfig) (*server.Options, error) {
 	opts := &server.Options{
-		ServerName: "longhaul-embedded", Host: cmp.Or(cfg.Host, "127.0.0.1"), Port: cmp.Or(cfg.Port, server.RANDOM_PORT),
+		ServerName: "longhaul-embedded", Host: cfg.Host, Port: cfg.Port,
 		JetStream: true, StoreDir: cfg.Dir,
 		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
+	}
+	if opts.Host == "" {
+		opts.Host = "127.0.0.1"
+	}
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
 	}
 	var err error
 	if cfg.Dir == "" {

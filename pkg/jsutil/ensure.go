@@ -1,7 +1,6 @@
 package jsutil
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -235,7 +234,9 @@ func overlap(ctx context.Context, js jetstream.JetStream, want jetstream.StreamC
 // be asked, however long that takes. Any other error ends it, and so does ctx.
 // It tells the log what it waits for, and the logger may be nil.
 func WaitTopology(ctx context.Context, js jetstream.JetStream, t Topology, logger *slog.Logger) error {
-	logger = cmp.Or(logger, slog.New(slog.DiscardHandler))
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
 	var told time.Time
 	for {
 		err := EnsureTopology(ctx, js, t)

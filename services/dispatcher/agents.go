@@ -81,9 +81,10 @@ func (a *agents) refresh(ctx context.Context, since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asked = begun
-	if err == nil {
+	switch {
+	case err == nil:
 		a.known = known
-	} else if ctx.Err() == nil {
+	case ctx.Err() == nil:
 		a.logger.Warn("registered agents could not be read", "error", err)
 	}
 }

@@ -80,7 +80,12 @@ func matcher(q contracts.ListRequest) func(*indexed) bool {
 			q.ConversationID != "" && r.conv != conv {
 			return false
 		}
-		return !slices.ContainsFunc(meta, func(t tag) bool { return !slices.Contains(r.meta, t) })
+		for _, t := range meta {
+			if !slices.Contains(r.meta, t) {
+				return false
+			}
+		}
+		return true
 	}
 }
 

@@ -24,7 +24,9 @@ type mix struct {
 
 	conns   []*nats.Conn
 	clients []*client.Client
-	under   sync.WaitGroup // submissions and followers
+	under   sync.WaitGroup     // submissions
+	readers sync.WaitGroup     // followers
+	leave   context.CancelFunc // ends those who follow still
 
 	mu       sync.Mutex
 	all      []*sent
@@ -52,6 +54,8 @@ const (
 	// allTries bounds a submission: Submit, called again under one id until it
 	// returns no error.
 	allTries = time.Minute
+	// farewell is how long a follower may be behind who follows all runs.
+	farewell = 10 * time.Second
 	// mostWaiting bounds the submissions without an answer.
 	mostWaiting = 20_000
 )
@@ -86,6 +90,8 @@ func (m *mix) close() {
 
 // run submits until enough ends; ctx is what submissions and followers live by.
 func (m *mix) run(ctx, enough context.Context) {
+	following, leave := context.WithCancel(ctx)
+	m.leave = leave // by depart, when run has returned
 	begun := time.Now()
 	for n := 0; ; n++ {
 		if cluster.Sleep(enough, time.Until(begun.Add(time.Duration(n)*time.Second/time.Duration(m.perSecond)))) != nil {
@@ -97,7 +103,7 @@ func (m *mix) run(ctx, enough context.Context) {
 		}
 		mine, other := m.clients[n%submitters], m.clients[(n+1)%submitters]
 		if s.long {
-			m.under.Go(func() { m.follow(ctx, other, s.id) })
+			m.readers.Go(func() { m.follow(following, other, s.id) })
 		}
 		m.under.Go(func() { m.submit(ctx, mine, s) })
 	}
@@ -139,6 +145,15 @@ func (m *mix) submit(ctx context.Context, c *client.Client, s *sent) {
 	}
 }
 
+// depart has the followers leave who have not seen an end by now, and a moment
+// later: what they were shown is to be all of a log.
+func (m *mix) depart() {
+	late := time.AfterFunc(farewell, m.leave)
+	m.readers.Wait()
+	late.Stop()
+	m.leave()
+}
+
 // follow counts the events of a run that somebody is shown who follows it: in
 // order and without a gap, or it is a fault.
 func (m *mix) follow(ctx context.Context, c *client.Client, id string) {
@@ -146,6 +161,7 @@ func (m *mix) follow(ctx context.Context, c *client.Client, id string) {
 	for e, err := range c.Follow(ctx, id, runlog.FollowOptions{UntilEnd: true}) {
 		m.mu.Lock()
 		switch {
+		case ctx.Err() != nil: // told to leave; the judge sees what it has missed
 		case err != nil:
 			m.fault("following run %s behind event %d: %v", id, seq, err)
 		case e.Seq != seq+1:

@@ -3,7 +3,9 @@
 package secured
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -186,7 +188,11 @@ func (d *Deployment) Connect(t testing.TB, user string, complain func(error)) *n
 // Topology makes the topology as the operator of a tenant, with the queues of agents.
 func (d *Deployment) Topology(t testing.TB, tenant string, agents ...string) jetstream.JetStream {
 	t.Helper()
-	js, err := jsutil.JetStream(d.Connect(t, tenant+"-operator", func(err error) { t.Errorf("operator: %v", err) }))
+	js, err := jsutil.JetStream(d.Connect(t, tenant+"-operator", func(err error) {
+		if !errors.Is(err, io.EOF) { // brokers that find one another may drop it; it connects again
+			t.Errorf("operator: %v", err)
+		}
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

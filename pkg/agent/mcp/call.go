@@ -25,7 +25,9 @@ func (s *Server) call(ctx context.Context, tool string, args json.RawMessage, ag
 	if key := agent.StepKey(ctx); key != "" {
 		params.Meta[metaKey] = key
 	}
-	tracing.Carry(ctx, func(name, value string) { params.Meta[name] = value }) // the protocol's own names
+	if parent := tracing.Traceparent(ctx); parent != "" {
+		params.Meta["traceparent"] = parent // the protocol's own name for it
+	}
 	for try := 1; ; try++ {
 		l, err := s.connected(ctx)
 		if err != nil {

@@ -108,7 +108,9 @@ func (s *service) request(ctx context.Context, run *agent.Run, token string) (*h
 	for name, value := range s.cfg.Headers {
 		req.Header.Set(name, value)
 	}
-	tracing.Carry(ctx, req.Header.Set)
+	if parent := tracing.Traceparent(ctx); parent != "" {
+		req.Header.Set("Traceparent", parent)
+	}
 	switch {
 	case token == "":
 	case s.cfg.TokenHeader != "":
