@@ -112,8 +112,7 @@ func NewTopology(o TopologyOptions) Topology {
 			AllowRollup:       true,
 			AllowDirect:       true,
 		},
-		bucket(contracts.BucketRuns, "Status and checkpoints of every run"),
-		bucket(contracts.BucketAgents, "The agents that workers have registered"),
+		bucket(contracts.BucketRuns, "Status and checkpoints of every run"), bucket(contracts.BucketAgents, "The agents that workers have registered"),
 	}
 	for i := range streams {
 		streams[i].Replicas, streams[i].Storage = max(o.Replicas, 1), o.Storage
@@ -122,8 +121,7 @@ func NewTopology(o TopologyOptions) Topology {
 		shared(contracts.StreamInbox, contracts.ConsumerSubmit, contracts.SubjectSubmit),
 		shared(contracts.StreamInbox, contracts.ConsumerCommands, contracts.SubjectAllCancel, contracts.SubjectAllRedrive),
 		shared(contracts.StreamInbox, contracts.ConsumerSignals, contracts.SubjectAllSignal),
-		shared(contracts.StreamSchedule, contracts.ConsumerSchedule, contracts.SubjectAllScheduleDue),
-		projector(),
+		shared(contracts.StreamSchedule, contracts.ConsumerSchedule, contracts.SubjectAllScheduleDue), projector(),
 	}}
 }
 

@@ -169,13 +169,17 @@ func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
 	}
 	in.count(a.from, 1)
 	runs.Go(func() {
-		if gone := in.worker.take(ctx, a.delivery); gone != nil {
-			select {
-			case <-gone: // an abandoned agent keeps its slot: what it uses is still in use
-			case <-ctx.Done():
+		execute := in.worker.begin(ctx, a.delivery)
+		// In another goroutine: taking needs a large stack, and the run may wait for hours.
+		runs.Go(func() {
+			if gone := execute(); gone != nil {
+				select {
+				case <-gone: // an abandoned agent keeps its slot: what it uses is still in use
+				case <-ctx.Done():
+				}
 			}
-		}
-		in.freed <- a.from // has room: one place per slot
+			in.freed <- a.from // has room: one place per slot
+		})
 	})
 }
 

@@ -33,31 +33,37 @@ type work struct {
 	log        *slog.Logger
 }
 
-// take does whatever a work message asks for, up to executing the run, and
-// answers it. It returns when the run is over as far as this worker goes. The
-// returned channel, if not nil, closes when an agent that ignores its context
+// take does whatever a work message asks for, and returns when the run is over
+// as far as this worker goes.
+func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) { w.begin(ctx, d)() }
+
+// over is what is left to do for a message that has been answered.
+func over() <-chan struct{} { return nil }
+
+// begin does whatever a work message asks for, up to starting the run, and
+// returns what executes it, and returns when it is over as far as this worker
+// goes. The channel, if not nil, closes when an agent that ignores its context
 // has returned after all.
-func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) <-chan struct{} {
+func (w *Worker) begin(ctx context.Context, d *jsutil.Delivery) (execute func() <-chan struct{}) {
 	wk, err := w.readWork(d)
 	if err != nil {
 		w.log.Error("work message is not one of ours, given up", "subject", d.Subject, "error", err)
 		w.answer(d.Term())
-		return nil
+		return over
 	}
 	if held := w.holding(wk.submission.RunID); held != nil {
 		w.takeAgain(context.WithoutCancel(ctx), held, d)
-		return nil
+		return over
 	}
 	at, state, err := w.claim(ctx, &wk)
-	switch {
-	case err != nil:
+	if err != nil {
 		wk.log.Warn("run could not be taken, its lease decides", "error", err)
 		w.answer(d.Nak(pauseAfterError))
-		return nil
-	case at == nil:
-		return nil
 	}
-	return w.execute(wk, *at, state) // which ends the start
+	if at == nil {
+		return over
+	}
+	return func() <-chan struct{} { return w.execute(wk, *at, state) } // which ends the start
 }
 
 // takeAgain is handed a run that is held here: because a heartbeat came late, or

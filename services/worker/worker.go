@@ -103,12 +103,11 @@ func (w *Worker) RunOnce(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if d == nil {
-			continue
+		if d != nil {
+			defer context.AfterFunc(ctx, w.endRuns)()
+			w.take(ctx, d)
+			return true, nil
 		}
-		defer context.AfterFunc(ctx, w.endRuns)()
-		w.take(ctx, d)
-		return true, nil
 	}
 	return false, nil
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,9 +128,7 @@ func (w *writer) commit(ctx context.Context, build func(head contracts.Head) (co
 func (w *writer) close(reason error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed == nil {
-		w.closed = reason
-	}
+	w.closed = cmp.Or(w.closed, reason)
 }
 
 // enqueue reports whether the caller has to see to the draining.
