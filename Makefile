@@ -37,7 +37,7 @@ build: ## build bin/longhaul, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/longhaul
 
 .PHONY: check
-check: fmt-check vet lint tidy-check build core-size compose-check kubernetes-check release-check race ## everything that CI demands
+check: fmt-check vet lint tidy-check build core-size compose-check kubernetes-check release-check race secured-short ## everything that CI demands
 
 .PHONY: test
 test: ## run the tests, without the race detector (PKG=./pkg/... to choose)
@@ -54,6 +54,10 @@ secured: ## run the end-to-end tests on a broker with TLS, accounts and a user p
 .PHONY: e2e-cluster
 e2e-cluster: ## run the end-to-end tests on three brokers with three replicas (LONGHAUL_E2E_SECURED=1 for secured ones)
 	LONGHAUL_E2E_CLUSTER=1 go test -count=1 -timeout 20m ./test/e2e
+
+.PHONY: secured-short
+secured-short: ## three of these, as `make check` does, beside test/security
+	LONGHAUL_E2E_SECURED=1 go test -count=1 -timeout 8m -run '^(TestConfirm|TestPause|TestSignalOverKill9)$$' ./test/e2e
 
 .PHONY: lint
 lint: ## run the linters, the import walls among them
@@ -178,6 +182,15 @@ upgrade-test: build ## swap the services of OLD (a tag or commit) for these and 
 	  git archive --format=tar $(OLD) | tar -x -C "$$dir"; \
 	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
 	  go run ./test/upgrade -old "$$dir/old-longhaul" -new $(BIN) $(ARGS)
+
+.PHONY: upgrade-record
+upgrade-record: ## have OLD (a tag or commit) make test/upgrade/testdata/OLD, which `make check` replays
+	@[ -n "$(OLD)" ] || { echo "say which version is to be recorded: make upgrade-record OLD=v0.1.0"; exit 1; }
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	  git archive --format=tar $(OLD) | tar -x -C "$$dir"; \
+	  (cd "$$dir" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$$dir/old-longhaul" ./cmd/longhaul); \
+	  mkdir -p test/upgrade/testdata/$(OLD); cp "$$dir"/docs/schemas/*.json test/upgrade/testdata/$(OLD)/; \
+	  go run ./test/upgrade -old "$$dir/old-longhaul" -record test/upgrade/testdata/$(OLD)/system.jsonl
 
 .PHONY: soak
 soak: build ## an even load for SOAK (1h), 200,000 runs; fail if memory, goroutines or disk grow

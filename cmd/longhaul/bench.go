@@ -13,12 +13,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/internal/bench"
+	"longhaul/internal/shell"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/worker"
-
-	"longhaul/internal/shell"
 )
 
 // benchCmd measures a broker, and Longhaul on it.

@@ -12,14 +12,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/agent/builtin"
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/dispatcher"
 	"longhaul/services/statekeeper"
 	"longhaul/services/worker"
-
-	"longhaul/internal/shell"
 )
 
 // devCmd runs everything in one process.

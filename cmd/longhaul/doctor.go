@@ -9,10 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
-
-	"longhaul/internal/shell"
 )
 
 // doctorCmd looks for what is wrong.
@@ -61,7 +60,9 @@ type examination struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	client   *client.Client
-	paused   map[string]bool // by pausedKey, known after agents
+	holders  map[string]*holder // by worker, known after ask
+	served   map[string]bool    // agents of which somebody executes a run; the same, nil if nobody could tell
+	paused   map[string]bool    // by pausedKey, known after agents
 	findings []finding
 
 	replicas int           // the fewest of any stream, known after streams
@@ -90,7 +91,7 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 		further bool // than the broker
 	}{
 		{"broker", x.broker, false}, {"topology", x.topology, false}, {"replicas", x.streams, false}, {"servers", x.servers, false},
-		{"account", x.account, false}, {"clocks", x.clocks, false},
+		{"account", x.account, false}, {"clocks", x.clocks, false}, {"workers", x.ask, true},
 		{"agents", x.agents, true}, {"workers", x.workers, true}, {"statuses lag", x.lag, true}, {"runs", x.runs, true}, {"repairs", x.repairs, true},
 		{"permissions", x.permissions, false},
 	} {

@@ -32,7 +32,8 @@ func (x *examination) agents(ctx context.Context) error {
 			paused = append(paused, fmt.Sprintf("%s, %s priority (%s waiting), is %s", a.AgentKey, q.Priority, plural(int(q.Queued), "run"), x.app.pauseWords(*q.Pause))) //nolint:gosec // a count of messages
 		}
 		// Who holds runs may have no free slot. Behind a pause nobody need listen.
-		if !a.Listening && a.Held == 0 && (open > 0 || len(x.paused) == 0 || !x.allPaused(a)) {
+		busy := x.served[a.AgentKey] || x.served == nil && a.Held > 0
+		if !a.Listening && !busy && (open > 0 || len(x.paused) == 0 || !x.allPaused(a)) {
 			deaf = append(deaf, fmt.Sprintf("%s (%s waiting)", a.AgentKey, plural(int(a.Queued), "run"))) //nolint:gosec // a count of messages
 		}
 	}
@@ -56,44 +57,80 @@ func (x *examination) allPaused(a client.Agent) bool {
 	return len(a.Queues) > 0 && !slices.ContainsFunc(a.Queues, func(q client.Queue) bool { return q.Pause == nil })
 }
 
-// workers asks everybody who holds runs whether it lives.
-func (x *examination) workers(ctx context.Context) error {
-	held, waits := make(map[string]int), make(map[string]int) // runs by worker; of these, behind a pause
+// holder is a worker that holds runs, as far as statuses say.
+type holder struct {
+	runs   int
+	queues map[string]int // the same by pausedKey
+	alive  bool
+}
+
+// ask asks everybody who holds runs whether it lives, and notes of which agents
+// somebody does.
+func (x *examination) ask(ctx context.Context) error {
+	x.holders, x.served = make(map[string]*holder), make(map[string]bool)
+	of := make(map[string][]string) // agents by worker
 	req := contracts.ListRequest{Status: []contracts.Status{contracts.StatusRunning, contracts.StatusCancelling}, Limit: contracts.MaxListLimit}
 	for {
 		page, err := x.client.List(ctx, req)
 		if err != nil {
+			x.served = nil
 			return err
 		}
 		for _, r := range page.Runs {
-			held[r.WorkerID]++
-			if x.paused[pausedKey(r.AgentKey, r.Priority)] {
-				waits[r.WorkerID]++
+			h := x.holders[r.WorkerID]
+			if h == nil {
+				h = &holder{queues: map[string]int{}}
+				x.holders[r.WorkerID] = h
 			}
+			h.runs++
+			h.queues[pausedKey(r.AgentKey, r.Priority)]++
+			of[r.WorkerID] = append(of[r.WorkerID], r.AgentKey)
 		}
 		if req.Cursor = page.Cursor; req.Cursor == "" {
 			break
 		}
 	}
-	var mute, behind []string
-	for id, n := range held {
+	for id, h := range x.holders {
 		once, cancel := context.WithTimeout(ctx, time.Second)
 		_, err := jsutil.AskHolder(once, x.nc, id, contracts.HolderRequest{Op: contracts.HolderPing})
 		cancel()
+		if h.alive = err == nil; h.alive {
+			for _, key := range of[id] {
+				x.served[key] = true
+			}
+		}
+	}
+	return nil
+}
+
+// workers tells who holds runs and does not answer.
+func (x *examination) workers(context.Context) error {
+	if x.served == nil {
+		return nil // ask has said why
+	}
+	var mute, behind []string
+	for id, h := range x.holders {
+		waits := 0 // of its runs, behind a pause
+		for key, n := range h.queues {
+			if x.paused[key] {
+				waits += n
+			}
+		}
 		switch {
-		case err != nil && waits[id] == n:
-			behind = append(behind, fmt.Sprintf("%s (held %s)", id, plural(n, "run")))
-		case err != nil:
-			mute = append(mute, fmt.Sprintf("%s (holds %s)", id, plural(n, "run")))
+		case h.alive:
+		case waits == h.runs:
+			behind = append(behind, fmt.Sprintf("%s (held %s)", id, plural(h.runs, "run")))
+		default:
+			mute = append(mute, fmt.Sprintf("%s (holds %s)", id, plural(h.runs, "run")))
 		}
 	}
 	switch {
 	case len(mute) > 0:
-		x.say("workers", findingWrong, plural(len(mute), "worker")+" that hold runs do not answer; statekeeper gives their runs to others", mute...)
+		x.say("workers", findingWrong, plural(len(mute), "worker")+" that should hold runs give no answer; statekeeper gives their runs to others, if there are such", mute...)
 	case len(behind) > 0:
 		x.say("workers", findingOK, plural(len(behind), "worker")+" that held runs have gone; the runs go on elsewhere when their queue is resumed", behind...)
 	default:
-		x.say("workers", findingOK, plural(len(held), "worker")+" that hold runs answer")
+		x.say("workers", findingOK, plural(len(x.holders), "worker")+" that hold runs answer")
 	}
 	return nil
 }

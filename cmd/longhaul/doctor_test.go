@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -63,4 +64,46 @@ func TestDoctor(t *testing.T) {
 	if r := longhaul(t, url, "", "watch", id, "--json"); r.code != exitOK || !strings.Contains(r.stdout, contracts.RequeueWorkLost) {
 		t.Errorf("the run did not go on: %+v", r)
 	}
+}
+
+// The last worker is killed with a run in its hands: there is nobody for its
+// agent, and nobody who holds the run, until another one comes.
+func TestDoctorOfWorkers(t *testing.T) {
+	t.Parallel()
+	url := startBroker(t)
+	start(t, url, "dispatcher", "--storage", "memory")
+	start(t, url, "statekeeper", "--storage", "memory").says("statekeeper started")
+	worker := start(t, url, "worker", "--storage", "memory", "--agent", "count", "--concurrency", "1")
+	told := func() map[string]finding {
+		t.Helper()
+		var doc struct{ Findings []finding }
+		mustDecode(t, longhaul(t, url, "", "doctor", "--storage", "memory", "--json").stdout, &doc)
+		found := map[string]finding{}
+		for _, f := range doc.Findings {
+			found[f.What] = f
+		}
+		return found
+	}
+	be := func(state, why string) {
+		t.Helper()
+		var found map[string]finding
+		waitFor(t, "the doctor to find agents and workers "+state+" "+why, func() bool {
+			found = told()
+			return found["agents"].State == state && found["workers"].State == state
+		})
+		if state == findingWrong && (!strings.Contains(found["agents"].Names[0], "count") || !strings.Contains(found["workers"].Names[0], "(holds 1 run)")) {
+			t.Errorf("it says %+v, %+v", found["agents"], found["workers"])
+		}
+	}
+	be(findingOK, "with a worker")
+	mustSubmit(t, url, "count", "-p", "n=100000", "-p", "pause_ms=20")
+	waitFor(t, "the run to be held", func() bool {
+		return strings.Contains(longhaul(t, url, "", "list", "--status", "running").stdout, "count")
+	})
+	be(findingOK, "with a worker that has no slot left")
+	worker.signal(syscall.SIGKILL)
+	worker.end()
+	be(findingWrong, "without a worker")
+	start(t, url, "worker", "--storage", "memory", "--agent", "count", "--concurrency", "1")
+	be(findingOK, "with another worker")
 }

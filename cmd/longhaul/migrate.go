@@ -10,10 +10,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/client"
 	"longhaul/pkg/jsutil"
-
-	"longhaul/internal/shell"
 )
 
 // topologyMigrateCmd brings what an older version left up to date.

@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"longhaul/pkg/contracts"
-
 	"longhaul/internal/shell"
+	"longhaul/pkg/contracts"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

@@ -58,11 +58,15 @@ func TestRedriveByFilter(t *testing.T) {
 	if r.code != exitOK || r.stderr != "" || len(docs) != failing/2 {
 		t.Fatalf("exit code %d, %d lines, want %d, stderr %s", r.code, len(docs), failing/2, r.stderr)
 	}
-	waitFor(t, "one half to have failed again", func() bool { return count("failed") == failing })
+	c := newClient(t, url)
 	for i, d := range docs {
 		if i%20 != 0 {
 			continue
 		}
+		waitFor(t, "it to have failed again", func() bool {
+			got, err := c.Get(t.Context(), d.RunID)
+			return err == nil && got.Run.Epoch == 2 && got.Run.Status == contracts.StatusFailed
+		})
 		events := decodeLines[contracts.Event](t, longhaul(t, url, "", "watch", d.RunID, "--json").stdout)
 		var p contracts.Requeued
 		mustDecode(t, string(events[d.From-1].Payload), &p)
@@ -80,6 +84,18 @@ func TestRedriveByFilter(t *testing.T) {
 // newCounter counts runs by status, by a connection of its own: a program for each of many looks would take all the time.
 func newCounter(t *testing.T, url string) func() map[contracts.Status]int {
 	t.Helper()
+	c := newClient(t, url)
+	return func() map[contracts.Status]int {
+		s, err := c.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.ByStatus
+	}
+}
+
+func newClient(t *testing.T, url string) *client.Client {
+	t.Helper()
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: url})
 	if err != nil {
 		t.Fatal(err)
@@ -89,13 +105,7 @@ func newCounter(t *testing.T, url string) func() map[contracts.Status]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func() map[contracts.Status]int {
-		s, err := c.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.ByStatus
-	}
+	return c
 }
 
 func TestAsk(t *testing.T) {
@@ -122,7 +132,7 @@ func TestAsk(t *testing.T) {
 // time, is interrupted in the midst of it, and goes on with the rest.
 func TestRedrivePages(t *testing.T) {
 	t.Parallel()
-	const n = contracts.MaxListLimit + 200 // two pages; tried by hand with 20,000, which takes a minute
+	const n = contracts.MaxListLimit + 200 // two pages; tried by hand with 20,000
 	url := startDev(t)
 	nc, err := jsutil.Connect(jsutil.ConnectConfig{URL: url})
 	if err != nil {

@@ -2,15 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/shell"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
-
-	"longhaul/internal/shell"
 )
 
 // topologyCmd is about what must stand on the broker.
@@ -144,6 +146,38 @@ func (t *topologyCreateCmd) Validate() error {
 	return shell.Above("--lease-ttl-seconds", t.LeaseTTLSeconds)
 }
 
+// electing is how long a cluster may take to be able to make streams: brokers that
+// have just been started elect a leader first.
+const electing = 30 * time.Second
+
+// ensurePatiently makes the topology, on a broker that is not ready yet as well.
+// One that refuses is not waited for: it says so beside the answer that does not come.
+func ensurePatiently(ctx context.Context, js jetstream.JetStream, top jsutil.Topology) error {
+	for begun := time.Now(); ; {
+		err := jsutil.EnsureTopology(ctx, js, top)
+		refused := errors.Is(js.Conn().LastError(), nats.ErrPermissionViolation)
+		if !errors.Is(err, jsutil.ErrUnavailable) || refused || time.Since(begun) > electing {
+			return refusedIn(js, err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(topologyPause):
+		}
+	}
+}
+
+// refusedIn says in place of an answer that did not come that the broker has refused the question.
+func refusedIn(js jetstream.JetStream, err error) error {
+	if said := js.Conn().LastError(); errors.Is(err, jsutil.ErrUnavailable) && errors.Is(said, nats.ErrPermissionViolation) {
+		return &codedError{code: exitError, err: said, hint: "the operator's user may create streams and queues"}
+	}
+	return err
+}
+
+// topologyPause is between two tries.
+const topologyPause = 500 * time.Millisecond
+
 // Run runs the command.
 func (t *topologyCreateCmd) Run(ctx context.Context, a *app) error {
 	js, err := a.jetStream()
@@ -152,12 +186,12 @@ func (t *topologyCreateCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer js.Conn().Close()
 	top := jsutil.NewTopology(t.Options())
-	if err := jsutil.EnsureTopology(ctx, js, top); err != nil {
+	if err := ensurePatiently(ctx, js, top); err != nil {
 		return err
 	}
 	for _, key := range t.Agent {
 		if err := jsutil.EnsureWorkConsumers(ctx, js, key, shell.Seconds(t.LeaseTTLSeconds)); err != nil {
-			return fmt.Errorf("create the queues of agent %s: %w", key, err)
+			return refusedIn(js, fmt.Errorf("create the queues of agent %s: %w", key, err))
 		}
 	}
 	consumers := len(top.Consumers) + len(t.Agent)*len(contracts.Priorities())

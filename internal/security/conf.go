@@ -1,7 +1,6 @@
 package security
 
 import (
-	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"errors"
@@ -23,6 +22,7 @@ type broker struct {
 	Sample  bool // nobody has its keys
 	Name    string
 	Port    int
+	Monitor int // of its monitoring, on loopback
 	// Install is the directory that the file names others by.
 	Install string
 	// MaxFile bounds a tenant's streams on disk, MaxMemory what lives in memory.
@@ -85,7 +85,7 @@ func (b broker) render() (string, error) {
 // Open renders the configuration of a single broker without users: the
 // deploy/nats.conf of a trial on one machine.
 func Open() (string, error) {
-	return broker{Name: "longhaul-1", Port: defaultPort, MaxFile: defaultMaxFile, MaxMemory: "256MB"}.render()
+	return broker{Name: "longhaul-1", Port: defaultPort, Monitor: monitorPort, MaxFile: defaultMaxFile, MaxMemory: "256MB"}.render()
 }
 
 // BrokerFile is a broker's configuration and where it stands in a generated directory.
@@ -129,7 +129,7 @@ func Samples() ([]BrokerFile, error) {
 
 func configs(p Plan, key func(tenant, user string) string, sample bool) ([]BrokerFile, error) {
 	b := broker{
-		Secured: true, Sample: sample, Name: "longhaul-1", Port: p.Port, Install: strings.TrimSuffix(p.Install, "/"),
+		Secured: true, Sample: sample, Name: "longhaul-1", Port: p.Port, Monitor: monitorPort, Install: strings.TrimSuffix(p.Install, "/"),
 		MaxFile: p.MaxFile, MaxMemory: "256MB", Tenants: len(p.Tenants),
 		System: system(key("", RoleSystem)), RoutePort: p.RoutePort,
 	}
@@ -147,9 +147,9 @@ func configs(p Plan, key func(tenant, user string) string, sample bool) ([]Broke
 	for _, n := range p.Nodes {
 		b.Name, b.Self, b.Routes = n.Name, n.Name, nil
 		for _, other := range p.Nodes {
-			b.Routes = append(b.Routes, "tls://"+net.JoinHostPort(other.Host, strconv.Itoa(cmp.Or(other.RoutePort, p.RoutePort))))
+			b.Routes = append(b.Routes, "tls://"+net.JoinHostPort(other.Host, strconv.Itoa(other.RoutePort)))
 		}
-		b.Port, b.RoutePort = cmp.Or(n.Port, p.Port), cmp.Or(n.RoutePort, p.RoutePort)
+		b.Port, b.RoutePort, b.Monitor = n.Port, n.RoutePort, n.monitor
 		text, err := b.render()
 		if err != nil {
 			return nil, err

@@ -286,3 +286,27 @@ func TestURLOfHosts(t *testing.T) {
 		t.Error("host of an IPv6 address")
 	}
 }
+
+// Brokers on one machine, as to try a cluster, do not get in one another's way.
+func TestNodesOfOneHost(t *testing.T) {
+	made := mustInit(t, Plan{Nodes: []Node{{Name: "n1", Host: "127.0.0.1"}, {Name: "n2", Host: "127.0.0.1"}, {Name: "n3", Host: "127.0.0.1"}}})
+	for i, want := range []string{"4222 6222 8222", "4223 6223 8223", "4224 6224 8224"} {
+		conf, err := os.ReadFile(filepath.Join(made.Dir, made.Brokers[i]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := strings.Fields(want)
+		for _, line := range []string{`listen: "0.0.0.0:` + port[0] + `"`, `listen: "0.0.0.0:` + port[1] + `"`, `http: "127.0.0.1:` + port[2] + `"`,
+			`routes: ["tls://127.0.0.1:6222", "tls://127.0.0.1:6223", "tls://127.0.0.1:6224"]`} {
+			if !strings.Contains(string(conf), line) {
+				t.Errorf("%s lacks %s", made.Brokers[i], line)
+			}
+		}
+		if data := "LONGHAUL_DATA=/var/lib/longhaul/n" + string('1'+rune(i)) + " "; !strings.Contains(made.NextSteps(), data) {
+			t.Errorf("the next steps lack %s", data)
+		}
+	}
+	if url := made.Plan.URL(); url != "tls://127.0.0.1:4222,tls://127.0.0.1:4223,tls://127.0.0.1:4224" {
+		t.Errorf("clients are told %s", url)
+	}
+}

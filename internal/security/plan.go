@@ -42,8 +42,10 @@ type AgentSet struct {
 type Node struct {
 	Name string
 	Host string // by which clients and the other brokers reach it
-	// Port and RoutePort are the plan's unless they are given.
+	// Port and RoutePort are the plan's unless they are given, or the next ones if
+	// an earlier node has the same host.
 	Port, RoutePort int
+	monitor         int // where it shows itself on loopback, likewise
 }
 
 // AnyAgent stands for every agent.
@@ -52,6 +54,7 @@ const AnyAgent = "*"
 const (
 	defaultPort      = 4222
 	defaultRoutePort = 6222
+	monitorPort      = 8222
 	defaultMaxFile   = "10GB"
 )
 
@@ -74,16 +77,23 @@ func (p *Plan) fill() {
 	if len(p.AgentSets) == 0 {
 		p.AgentSets = []AgentSet{{Name: "any", Agents: []string{AnyAgent}}}
 	}
+	p.Port, p.RoutePort, p.MaxFile = cmp.Or(p.Port, defaultPort), cmp.Or(p.RoutePort, defaultRoutePort), cmp.Or(p.MaxFile, defaultMaxFile)
+	before := make(map[string]int) // how many nodes a host has
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		k := before[n.Host]
+		before[n.Host]++
+		n.Port, n.RoutePort, n.monitor = cmp.Or(n.Port, p.Port+k), cmp.Or(n.RoutePort, p.RoutePort+k), monitorPort+k
+	}
 	if len(p.Hosts) == 0 {
 		p.Hosts = []string{"localhost", "127.0.0.1"}
 		if len(p.Nodes) > 0 {
 			p.Hosts = nil
 			for _, n := range p.Nodes {
-				p.Hosts = append(p.Hosts, net.JoinHostPort(n.Host, strconv.Itoa(cmp.Or(n.Port, p.Port, defaultPort))))
+				p.Hosts = append(p.Hosts, net.JoinHostPort(n.Host, strconv.Itoa(n.Port)))
 			}
 		}
 	}
-	p.Port, p.RoutePort, p.MaxFile = cmp.Or(p.Port, defaultPort), cmp.Or(p.RoutePort, defaultRoutePort), cmp.Or(p.MaxFile, defaultMaxFile)
 }
 
 func (p *Plan) faults() error {

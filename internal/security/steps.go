@@ -17,15 +17,19 @@ func (m Made) NextSteps() string {
 
 	say("%s holds the keys of a new deployment, for nobody but you to read. What to do next:\n", m.Dir)
 	say("1. Put tls/ca-key.pem%s in a safe place, away from every server: whoever", map[bool]string{true: " and tls/route-ca-key.pem"}[len(p.Nodes) > 0])
-	say("   has it can pass for a broker. It is needed again when certificates run out, in %d years.", certYears)
+	say("   has such a key can pass for a broker. It is needed again when certificates run out, in %d years.", certYears)
 	if len(p.Nodes) == 0 {
 		say("2. Start the broker, with broker/ and tls/ at %s:", p.Install)
 		say("     LONGHAUL_DATA=/var/lib/longhaul nats-server -c %s", filepath.Join(p.Install, m.Brokers[0]))
 	} else {
 		say("2. Give each broker broker/, and of tls/ its own files and those of both CAs without their keys,")
 		say("   at %s, and start all of them:", p.Install)
-		for _, path := range m.Brokers {
-			say("     LONGHAUL_DATA=/var/lib/longhaul nats-server -c %s", filepath.Join(p.Install, path))
+		for i, path := range m.Brokers {
+			data := "/var/lib/longhaul"
+			if p.Nodes[len(p.Nodes)-1].Host == p.Nodes[0].Host { // one machine for all
+				data += "/" + p.Nodes[i].Name
+			}
+			say("     LONGHAUL_DATA=%s nats-server -c %s", data, filepath.Join(p.Install, path))
 		}
 	}
 	replicas := ""
@@ -54,7 +58,7 @@ func (m Made) NextSteps() string {
 		say("     longhaul worker --config agents.yaml%s --context %s", replicas, user(RoleWorker+"-"+s.Name))
 	}
 	say("5. See whether all is well, and submit a run:")
-	say("     longhaul doctor --context %s", user(RoleOperator))
+	say("     longhaul doctor%s --context %s --system-context %s", replicas, user(RoleOperator), at("users", RoleSystem+".json"))
 	say("     longhaul submit AGENT --follow --context %s", user(RoleClient))
 	if others := slices.Clone(p.Tenants[1:]); len(others) > 0 {
 		say("\nThe same from 3 on for %s, with the files of each.", strings.Join(others, ", "))

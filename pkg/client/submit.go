@@ -109,16 +109,18 @@ func (c *Client) prepare(ctx context.Context, s contracts.Submission) (contracts
 	default:
 		s.RunID = contracts.NewRunID()
 	}
-	if faults := s.Check(); len(faults) > 0 {
+	data, faults := contracts.EncodeSubmission(s)
+	if len(faults) > 0 {
 		return s, nil, fmt.Errorf("submission: %w", faults)
 	}
-	s, err := c.sealed(s)
-	if err != nil {
-		return s, nil, err
-	}
-	data, err := contracts.Encode(s)
-	if err != nil {
-		return s, nil, fmt.Errorf("submission: encode it: %w", err)
+	if c.keys != nil {
+		var err error
+		if s, err = c.sealed(s); err != nil {
+			return s, nil, err
+		}
+		if data, err = contracts.Encode(s); err != nil {
+			return s, nil, fmt.Errorf("submission: encode it: %w", err)
+		}
 	}
 	if len(data) > contracts.MaxSubmission {
 		return s, nil, fmt.Errorf("submission: %w", contracts.Faults{{

@@ -1,7 +1,9 @@
 package contracts
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -10,8 +12,7 @@ import (
 // raw values apart again at every level that they stand in. So the messages
 // that every run has write themselves; Encode hands them over. What comes out
 // is what encoding/json makes of the tags (TestAppended), but for white space
-// within raw values, which stays. Those within a submission have to be valid
-// JSON, as those are that were decoded.
+// within raw values, which stays.
 
 // appender writes the fields of one object.
 type appender struct {
@@ -90,9 +91,13 @@ func (a *appender) time(name string, t time.Time) {
 	a.b = append(a.b, '"')
 }
 
+// raw is JSON that came from elsewhere, an agent perhaps.
 func (a *appender) raw(name string, v []byte) {
 	a.name(name)
-	a.b = append(a.b, v...)
+	if !valid(v) {
+		a.err = fmt.Errorf("%s is not JSON: %w", name, json.Unmarshal(v, new(json.RawMessage)))
+	}
+	a.b = append(slices.Grow(a.b, len(v)+256), v...) // and what follows
 }
 
 // value is for what few runs have.
@@ -117,14 +122,10 @@ func (a *appender) event(e *Event) {
 	a.time("time", e.Time)
 	a.position(&e.Position)
 	a.text("visibility", string(e.Visibility))
-	switch {
-	case e.Payload == nil:
-		a.raw("payload", []byte("null"))
-	case valid(e.Payload):
-		a.raw("payload", e.Payload)
-	default: // an agent's own, perhaps
-		a.err = fmt.Errorf("payload of %s is not JSON", e.Type)
+	if e.Payload == nil {
+		e.Payload = json.RawMessage("null")
 	}
+	a.raw("payload", e.Payload)
 	a.close()
 }
 
@@ -204,6 +205,7 @@ func (a *appender) submission(s *Submission) {
 	a.instant("not_before", s.NotBefore)
 	a.seconds("start_timeout_seconds", s.StartTimeoutSeconds)
 	a.given("traceparent", s.Traceparent)
+	a.given("tracestate", s.Tracestate)
 	a.close()
 }
 
@@ -262,11 +264,14 @@ func appended(v any) (data []byte, ok bool, err error) {
 	a := appender{}
 	switch v := v.(type) {
 	case Event:
-		a.b = make([]byte, 0, 448+len(v.Payload))
+		a.b = make([]byte, 0, 768+len(v.Payload))
 		a.event(&v)
 	case StatusRecord:
 		a.b = make([]byte, 0, 640)
 		a.record(&v)
+	case Submission:
+		a.b = make([]byte, 0, 512)
+		a.submission(&v)
 	case Queued:
 		a.b = make([]byte, 0, 768)
 		a.queued(&v)

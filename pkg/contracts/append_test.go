@@ -12,7 +12,7 @@ import (
 // What writes itself is what encoding/json makes of the tags, with every field
 // given, with none, and with each of them alone.
 func TestAppended(t *testing.T) {
-	for _, zero := range []any{Event{}, StatusRecord{}, Queued{}, Started{}} {
+	for _, zero := range []any{Event{}, StatusRecord{}, Submission{}, Queued{}, Started{}} {
 		typ := reflect.TypeOf(zero)
 		values := []any{zero}
 		for _, odd := range []string{"plain", "\"quoted\\\" <&> \u2028 é \x00\x1f\x7f", "not \xff UTF-8"} {

@@ -7,6 +7,8 @@ import (
 	"math"
 )
 
+// What is decoded here holds parts of data, which must not be written to any more.
+
 // DecodeSubmission reads what a stranger published on runs.submit. The Faults
 // are nil if it is good; else they list everything that is wrong with it, in
 // the order of the document, and the Submission holds the fields that are good
@@ -81,7 +83,7 @@ func DecodeSignal(data []byte) (c SignalCommand, f Faults) {
 	f = decodeCommand(data, MaxSignal, func(d *document) []field {
 		return []field{
 			{"name", required, func(n int32) { c.Name = d.str(n, checkSignalName) }},
-			{"payload", optional, func(n int32) { c.Payload = d.copied(n) }},
+			{"payload", optional, func(n int32) { c.Payload = d.part(n) }},
 			{"by", optional, func(n int32) { c.By = d.str(n, checkReason) }},
 		}
 	})
@@ -143,7 +145,7 @@ func DecodeEvent(data []byte) (Event, error) {
 		{"waits_for", optional, func(n int32) { e.WaitsFor = d.str(n, nil) }},
 		{"usage", optional, func(n int32) { e.Usage = d.usage(n) }},
 		{"visibility", required, func(n int32) { e.Visibility = Visibility(d.str(n, checkVisibility)) }},
-		{"payload", nullable, func(n int32) { e.Payload = d.copied(n) }},
+		{"payload", nullable, func(n int32) { e.Payload = d.part(n) }},
 	})
 	if len(d.faults) == 0 && e.Payload == nil {
 		d.faultIn(0, "payload", "is required")

@@ -21,6 +21,7 @@ func (d *document) submission(n int32, s *Submission) {
 		{"not_before", optional, func(n int32) { s.NotBefore = d.instant(n) }},
 		{"start_timeout_seconds", optional, func(n int32) { s.StartTimeoutSeconds = d.seconds(n, MaxTimeoutSeconds) }},
 		{"traceparent", optional, func(n int32) { s.Traceparent = d.str(n, checkTraceparent) }},
+		{"tracestate", optional, func(n int32) { s.Tracestate = d.str(n, checkTracestate) }},
 	})
 }
 
@@ -29,7 +30,7 @@ func (d *document) input(n int32, in *Input) {
 		{"messages", optional, func(n int32) { in.Messages = d.messages(n) }},
 		{"params", optional, func(n int32) {
 			if d.is(n, kindObject) {
-				in.Params = d.copied(n)
+				in.Params = d.part(n)
 			}
 		}},
 	})
@@ -68,7 +69,7 @@ func (d *document) content(n int32) json.RawMessage {
 	default:
 		d.fault(n, "must be a string, an array of parts or null"+d.not(n))
 	}
-	return d.copied(n)
+	return d.part(n)
 }
 
 func (d *document) toolCall(n int32) (c ToolCall) {
@@ -107,21 +108,25 @@ func (d *document) metadata(n int32) map[string]string {
 }
 
 // Check returns everything that is wrong with a submission that was built in
-// Go, nil if it is good. It is what the dispatcher will say: the submission is
-// encoded and decoded.
-func (s Submission) Check() Faults {
+// Go, nil if it is good.
+func (s Submission) Check() Faults { _, f := EncodeSubmission(s); return f }
+
+// EncodeSubmission returns a submission that was built in Go as it goes on the
+// wire, or everything that is wrong with it. It is what the dispatcher will say:
+// the submission is encoded and decoded.
+func EncodeSubmission(s Submission) ([]byte, Faults) {
 	s.NotBefore = s.NotBefore.UTC()
 	data, err := Encode(s)
 	if err != nil {
-		return Faults{{Message: "cannot be encoded: " + err.Error()}}
+		return nil, Faults{{Message: "cannot be encoded: " + err.Error()}}
 	}
 	decoded, faults := DecodeSubmission(data)
 	// For what is not UTF-8 the encoder writes this, which is not what it writes
 	// for the character itself; within raw JSON, though, it may be meant.
 	if faults == nil && bytes.Contains(data, []byte(`\ufffd`)) {
 		if again, err := Encode(decoded); err != nil || !bytes.Equal(again, data) {
-			return Faults{{Message: "holds text that is not UTF-8"}}
+			return nil, Faults{{Message: "holds text that is not UTF-8"}}
 		}
 	}
-	return faults
+	return data, faults
 }

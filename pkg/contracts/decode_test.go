@@ -183,6 +183,7 @@ func TestDecodeSubmissionLimits(t *testing.T) {
 		}, "must be at most 10000 messages, not 10001"},
 		"metadata":        {MaxMetadata, func(n int) string { return `{"agent_key":"echo","metadata":{` + entries(n) + `}}` }, "must be at most 64 entries, not 65"},
 		"metadata key":    {MaxMetadataKey, func(n int) string { return `{"agent_key":"echo","metadata":{"` + repeat("k", n) + `":""}}` }, "has a name that must be 1 to 128 bytes, not 129"},
+		"tracestate":      {MaxTracestate, func(n int) string { return `{"agent_key":"echo","tracestate":"` + repeat("t", n) + `"}` }, "must be 0 to 512 bytes, not 513"},
 		"traceparent":     {MaxTraceparent, func(n int) string { return `{"agent_key":"echo","traceparent":"` + repeat("t", n) + `"}` }, "must be 0 to 55 bytes, not 56"},
 		"metadata value":  {MaxMetadataValue, func(n int) string { return `{"agent_key":"echo","metadata":{"k":"` + repeat("v", n) + `"}}` }, "must be 0 to 1024 bytes, not 1025"},
 		"idempotency key": {MaxIdempotencyKey, func(n int) string { return `{"agent_key":"echo","idempotency_key":"` + repeat("k", n) + `"}` }, "must be 1 to 256 bytes, not 257"},
@@ -274,18 +275,18 @@ func TestSubmissionCheck(t *testing.T) {
 		t.Errorf("good: error %v", err)
 	}
 	for want, change := range map[string]func(*Submission){
-		"agent_key: must be 1 to 63":                                 func(s *Submission) { s.AgentKey = "" },
-		"run_id: must be a UUID":                                     func(s *Submission) { s.RunID = "x" },
-		"max_attempts: must be a whole number from 1 to 100, not -1": func(s *Submission) { s.MaxAttempts = -1 },
-		"cannot be encoded: json: unsupported value: NaN":            func(s *Submission) { s.TimeoutSeconds = math.NaN() },
-		"cannot be encoded: json: unsupported value: +Inf":           func(s *Submission) { s.TimeoutSeconds = math.Inf(1) },
-		"cannot be encoded: json: error calling MarshalJSON for type time.Time: Time.MarshalJSON: year outside of range [0,9999]": func(s *Submission) { s.NotBefore = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
-		"cannot be encoded: json: error calling MarshalJSON for type json.RawMessage: unexpected end":                             func(s *Submission) { s.Input.Params = []byte(`{`) },
-		"input.params: must be an object, not an array":                                                                           func(s *Submission) { s.Input.Params = []byte(`[]`) },
-		"input.params.a: is given twice":         func(s *Submission) { s.Input.Params = []byte(`{"a":1,"a":1}`) },
-		"input.messages[0].role: must be system": func(s *Submission) { s.Input.Messages = []Message{{}} },
-		"cannot be encoded: json: error calling MarshalJSON for type json.RawMessage: invalid character 'h'": func(s *Submission) { s.Input.Messages = []Message{{Role: "user", Content: []byte("hi")}} },
-		"must be at most 524288 bytes": func(s *Submission) { s.Input.Params = []byte(`{"a":"` + strings.Repeat("x", MaxSubmission) + `"}`) },
+		"agent_key: must be 1 to 63":                                         func(s *Submission) { s.AgentKey = "" },
+		"run_id: must be a UUID":                                             func(s *Submission) { s.RunID = "x" },
+		"max_attempts: must be a whole number from 1 to 100, not -1":         func(s *Submission) { s.MaxAttempts = -1 },
+		"cannot be encoded: json: unsupported value: NaN":                    func(s *Submission) { s.TimeoutSeconds = math.NaN() },
+		"cannot be encoded: json: unsupported value: +Inf":                   func(s *Submission) { s.TimeoutSeconds = math.Inf(1) },
+		"cannot be encoded: Time.AppendText: year outside of range [0,9999]": func(s *Submission) { s.NotBefore = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"cannot be encoded: params is not JSON: unexpected end":              func(s *Submission) { s.Input.Params = []byte(`{`) },
+		"input.params: must be an object, not an array":                      func(s *Submission) { s.Input.Params = []byte(`[]`) },
+		"input.params.a: is given twice":                                     func(s *Submission) { s.Input.Params = []byte(`{"a":1,"a":1}`) },
+		"input.messages[0].role: must be system":                             func(s *Submission) { s.Input.Messages = []Message{{}} },
+		"cannot be encoded: content is not JSON: invalid character 'h'":      func(s *Submission) { s.Input.Messages = []Message{{Role: "user", Content: []byte("hi")}} },
+		"must be at most 524288 bytes":                                       func(s *Submission) { s.Input.Params = []byte(`{"a":"` + strings.Repeat("x", MaxSubmission) + `"}`) },
 	} {
 		s := good
 		change(&s)

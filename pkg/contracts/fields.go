@@ -106,8 +106,9 @@ func (d *document) not(n int32) string {
 	return ", not " + Shorten(string(d.raw(n)), 40)
 }
 
-// copied returns a value as it stands, apart from the document's memory.
-func (d *document) copied(n int32) json.RawMessage { return slices.Clone(d.raw(n)) }
+// part returns a value as it stands, in the document's memory: what is large is
+// not to be copied, and hardly anything of a document is larger than such a part.
+func (d *document) part(n int32) json.RawMessage { return slices.Clip(d.raw(n)) }
 
 // str returns a string that passes check; check may be nil.
 func (d *document) str(n int32, check func(string) error) string {

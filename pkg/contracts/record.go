@@ -34,8 +34,8 @@ type StatusRecord struct {
 }
 
 // DecodeSummary reads what a list is made of out of an encoded StatusRecord: the
-// agent, the status, who holds the run and since where, its conversation,
-// metadata and times. The rest is left zero.
+// agent, the priority, the status, who holds the run and since where, its
+// conversation, metadata and times. The rest is left zero.
 func DecodeSummary(data []byte) (StatusRecord, error) {
 	const levels = 2 // record, metadata
 	d := open(data, levels)
@@ -43,6 +43,7 @@ func DecodeSummary(data []byte) (StatusRecord, error) {
 	var r StatusRecord
 	d.object(0, []field{
 		{"agent_key", optional, func(n int32) { r.AgentKey = d.str(n, nil) }},
+		{"priority", optional, func(n int32) { r.Priority = Priority(d.str(n, nil)) }},
 		{"status", required, func(n int32) { r.Status = Status(d.str(n, checkStatus)) }},
 		{"worker_id", optional, func(n int32) { r.WorkerID = d.str(n, nil) }},
 		{"not_before", optional, func(n int32) { r.NotBefore = d.instant(n) }},

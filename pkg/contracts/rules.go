@@ -23,8 +23,9 @@ func checkConversationID(s string) error {
 		"1 to 128 of A-Z, a-z, 0-9, dot, _, : and -, beginning with a letter or digit", s)
 }
 
-// checkTraceparent lets pass what is none, too: nobody's run is to fail for it.
+// checkTraceparent and checkTracestate let pass what is none, too: nobody's run is to fail for it.
 func checkTraceparent(s string) error { return checkLength(s, 0, MaxTraceparent) }
+func checkTracestate(s string) error  { return checkLength(s, 0, MaxTracestate) }
 
 func checkMetadataValue(s string) error { return checkLength(s, 0, MaxMetadataValue) }
 
@@ -51,9 +52,7 @@ func checkLength(s string, lowest, highest int) error {
 	return fmt.Errorf("must be %d to %d bytes, not %d", lowest, highest, len(s))
 }
 
-func checkPriority(s string) error {
-	return mustBe(Priority(s).Valid(), "high, normal or low", s)
-}
+func checkPriority(s string) error { return mustBe(Priority(s).Valid(), "high, normal or low", s) }
 
 func checkOnConflict(s string) error {
 	return mustBe(slices.Contains([]OnConflict{OnConflictEnqueue, OnConflictReject, OnConflictInterrupt}, OnConflict(s)), "enqueue, reject or interrupt", s)

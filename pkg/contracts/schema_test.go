@@ -265,6 +265,7 @@ func TestSchemasHaveTheEnumsAndLimitsOfTheCode(t *testing.T) {
 		"metadata value":  {property.at("metadata", "additionalProperties")["maxLength"], MaxMetadataValue},
 		"idempotency key": {property.at("idempotency_key")["maxLength"], MaxIdempotencyKey},
 		"conversation id": {property.at("conversation_id")["maxLength"], MaxConversationID},
+		"tracestate":      {property.at("tracestate")["maxLength"], MaxTracestate},
 		"traceparent":     {property.at("traceparent")["maxLength"], MaxTraceparent},
 		"timeout":         {property.at("timeout_seconds")["maximum"], MaxTimeoutSeconds},
 		"start timeout":   {property.at("start_timeout_seconds")["maximum"], MaxTimeoutSeconds},

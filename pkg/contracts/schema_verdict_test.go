@@ -164,7 +164,7 @@ func mutant(t *rapid.T, good string) []byte {
 
 const fullSubmission = `{"run_id":"` + testRun + `","idempotency_key":"k","agent_key":"echo","input":{"params":{"n":3},"messages":[` +
 	`{"role":"user","content":[{"type":"text","text":"hi"}],"name":"n"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},` +
-	`{"role":"tool","content":"x","tool_call_id":"1"}]},"conversation_id":"c","metadata":{"a":"b"},"priority":"low","timeout_seconds":1.5,"max_attempts":3,"not_before":"2026-11-22T10:00:00Z","start_timeout_seconds":60,"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`
+	`{"role":"tool","content":"x","tool_call_id":"1"}]},"conversation_id":"c","metadata":{"a":"b"},"priority":"low","timeout_seconds":1.5,"max_attempts":3,"not_before":"2026-11-22T10:00:00Z","start_timeout_seconds":60,"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"a=1,b@c=2"}`
 
 func TestSubmissionSchemaJudgesMutantsAsTheDecoder(t *testing.T) {
 	s := compileSchema(t, "submission.schema.json")

@@ -49,9 +49,12 @@ const (
 // run.started without a read.
 const HeaderLogSequence = "Longhaul-Log-Sequence"
 
-// HeaderTraceparent may be on a submission: what its run's spans are a part of,
-// as W3C Trace Context has it.
-const HeaderTraceparent = "traceparent"
+// HeaderTraceparent and HeaderTracestate may be on a submission: what its run's
+// spans are a part of, as W3C Trace Context has it.
+const (
+	HeaderTraceparent = "traceparent"
+	HeaderTracestate  = "tracestate"
+)
 
 // HeaderContentType is on a checkpoint's entry in bucket runs if the state is
 // not JSON.
@@ -169,12 +172,6 @@ func RunIDOfSubject(subject string) (string, error) {
 		return "", fmt.Errorf("subject %s: run id %w", quote(subject), err)
 	}
 	return id, nil
-}
-
-// RunIDOfStatusKey is the inverse of StatusKey; false for any other key.
-func RunIDOfStatusKey(key string) (string, bool) {
-	id, ok := strings.CutPrefix(key, "status.")
-	return id, ok && CheckRunID(id) == nil
 }
 
 // ParseCheckpointKey is the inverse of CheckpointKey.

@@ -40,9 +40,6 @@ func TestRunSubjects(t *testing.T) {
 		if id, e, m, err := ParseCheckpointKey(CheckpointKey(u.String(), epoch, n)); err != nil || id != u.String() || e != epoch || m != n {
 			t.Fatalf("checkpoint key: got %s, %d, %d, %v", id, e, m, err)
 		}
-		if id, ok := RunIDOfStatusKey(StatusKey(u.String())); !ok || id != u.String() {
-			t.Fatalf("status key: got %s, %t", id, ok)
-		}
 	})
 }
 
@@ -76,11 +73,6 @@ func TestSubjectsOfNoRun(t *testing.T) {
 		"checkpoint.x.1.1", "status." + testRun + ".1.1", "checkpoint." + testRun + ".1.1.1"} {
 		if id, _, _, err := ParseCheckpointKey(k); err == nil || id != "" {
 			t.Errorf("%s: got %q, %v", k, id, err)
-		}
-	}
-	for _, k := range []string{"", testRun, "status.", "status.x", "checkpoint." + testRun + ".1.1", "status." + testRun + ".1"} {
-		if _, ok := RunIDOfStatusKey(k); ok {
-			t.Errorf("%s is taken for a status", k)
 		}
 	}
 }

@@ -24,6 +24,9 @@ type Submission struct {
 	// Traceparent is what the run's spans are a part of, as W3C Trace Context has
 	// it; what is none is passed over. The message's header of that name wins.
 	Traceparent string `json:"traceparent,omitempty"`
+	// Tracestate is what tracing systems on the way have noted there, and goes
+	// with Traceparent; it comes from where that comes from.
+	Tracestate string `json:"tracestate,omitempty"`
 }
 
 // OnConflict says what becomes of a run whose conversation has others that have
@@ -73,6 +76,7 @@ const (
 	MaxIdempotencyKey  = 256  // bytes
 	MaxConversationID  = 128  // bytes
 	MaxTraceparent     = 55   // bytes
+	MaxTracestate      = 512  // bytes, which W3C Trace Context asks for at least
 	MaxTimeoutSeconds  = 30 * 24 * 3600
 	MaxMaxAttempts     = 100
 	DefaultTimeout     = 300 // seconds

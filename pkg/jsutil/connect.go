@@ -66,12 +66,7 @@ const (
 // want us. With Retry only a faulty configuration is an error. Neither errors
 // nor log lines show a password or a token.
 func Connect(cfg ConnectConfig) (*nats.Conn, error) {
-	if cfg.Name == "" {
-		cfg.Name = "longhaul"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Name, cfg.Logger = cmp.Or(cfg.Name, "longhaul"), cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.URL != "" && cfg.Context != "" {
 		return nil, errors.New("connect to the broker: both a URL and a context are given; give one")
 	}
@@ -86,9 +81,7 @@ func Connect(cfg ConnectConfig) (*nats.Conn, error) {
 		}
 		return nc, nil
 	}
-	if cfg.URL == "" {
-		cfg.URL = nats.DefaultURL
-	}
+	cfg.URL = cmp.Or(cfg.URL, nats.DefaultURL)
 	hosts, err := hostsOf(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)
@@ -129,21 +122,12 @@ func options(cfg ConnectConfig) ([]nats.Option, error) {
 	}
 	log := &connLog{logger: cfg.Logger}
 	opts := []nats.Option{
-		nats.Name(cfg.Name),
-		nats.Timeout(dialTimeout),
-		nats.PingInterval(pingInterval),
-		nats.MaxPingsOutstanding(maxPingsOut),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.Name(cfg.Name), nats.Timeout(dialTimeout), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPingsOut),
+		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		// The operator may be about to put the user's permission right.
 		nats.IgnoreAuthErrorAbort(),
-		nats.RetryOnFailedConnect(cfg.Retry),
-		nats.ConnectHandler(log.connected),
-		nats.DisconnectErrHandler(log.disconnected),
-		nats.ReconnectHandler(log.reconnected),
-		nats.ReconnectErrHandler(log.failed),
-		nats.ErrorHandler(log.asyncError),
+		nats.RetryOnFailedConnect(cfg.Retry), nats.ConnectHandler(log.connected), nats.DisconnectErrHandler(log.disconnected),
+		nats.ReconnectHandler(log.reconnected), nats.ReconnectErrHandler(log.failed), nats.ErrorHandler(log.asyncError),
 	}
 	if cfg.NKey != "" {
 		key, err := nats.NkeyOptionFromSeed(cfg.NKey)
@@ -222,4 +206,12 @@ func JetStream(nc *nats.Conn) (jetstream.JetStream, error) {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	return js, nil
+}
+
+// Sleep waits for d, or until ctx ends.
+func Sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }

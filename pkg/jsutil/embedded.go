@@ -1,6 +1,7 @@
 package jsutil
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -63,9 +64,7 @@ func StartEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 			err = fmt.Errorf("start the embedded broker: %w", err)
 		}
 	}()
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	opts, err := e.prepare(cfg)
 	if err != nil {
 		return nil, err
@@ -85,15 +84,9 @@ func StartEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 // prepare makes and locks the directory, and returns the server's options.
 func (e *Embedded) prepare(cfg EmbeddedConfig) (*server.Options, error) {
 	opts := &server.Options{
-		ServerName: "longhaul-embedded", Host: cfg.Host, Port: cfg.Port,
+		ServerName: "longhaul-embedded", Host: cmp.Or(cfg.Host, "127.0.0.1"), Port: cmp.Or(cfg.Port, server.RANDOM_PORT),
 		JetStream: true, StoreDir: cfg.Dir,
 		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
-	}
-	if opts.Host == "" {
-		opts.Host = "127.0.0.1"
-	}
-	if opts.Port == 0 {
-		opts.Port = server.RANDOM_PORT
 	}
 	var err error
 	if cfg.Dir == "" {

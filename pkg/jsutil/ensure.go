@@ -1,6 +1,7 @@
 package jsutil
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -234,9 +235,7 @@ func overlap(ctx context.Context, js jetstream.JetStream, want jetstream.StreamC
 // be asked, however long that takes. Any other error ends it, and so does ctx.
 // It tells the log what it waits for, and the logger may be nil.
 func WaitTopology(ctx context.Context, js jetstream.JetStream, t Topology, logger *slog.Logger) error {
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
-	}
+	logger = cmp.Or(logger, slog.New(slog.DiscardHandler))
 	var told time.Time
 	for {
 		err := EnsureTopology(ctx, js, t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -68,36 +69,21 @@ var codes = map[jetstream.ErrorCode]error{
 const storeFailed = 10077
 
 // clientErrors are the errors that nats.go makes by itself.
-var clientErrors = []struct{ is, means error }{
-	{jetstream.ErrKeyNotFound, ErrNotFound},
-	{jetstream.ErrKeyDeleted, ErrNotFound},
-	{jetstream.ErrKeyRevisionMismatch, ErrConflict},
-
-	{jetstream.ErrBucketNotFound, ErrNoTopology},
-	{jetstream.ErrConsumerDeleted, ErrNoTopology},
-
-	{nats.ErrPermissionViolation, ErrRefused},
-	{nats.ErrAuthorization, ErrRefused},
-	{nats.ErrMaxPayload, ErrRefused},
-	{nats.ErrBadSubject, ErrRefused},
-
-	{jetstream.ErrNoStreamResponse, ErrUnavailable},
-	{jetstream.ErrAsyncPublishTimeout, ErrUnavailable},
-	{jetstream.ErrTooManyStalledMsgs, ErrUnavailable},
-	{jetstream.ErrConnectionClosed, ErrUnavailable},
-	{jetstream.ErrServerShutdown, ErrUnavailable},
-	{jetstream.ErrConsumerLeadershipChanged, ErrUnavailable},
-	{jetstream.ErrNoHeartbeat, ErrUnavailable},
-	{nats.ErrNoResponders, ErrUnavailable},
-	{nats.ErrTimeout, ErrUnavailable},
-	{nats.ErrDisconnected, ErrUnavailable},
-	{nats.ErrConnectionClosed, ErrUnavailable},
-	{nats.ErrConnectionDraining, ErrUnavailable},
-	{nats.ErrConnectionReconnecting, ErrUnavailable},
-	{nats.ErrReconnectBufExceeded, ErrUnavailable},
-	{nats.ErrStaleConnection, ErrUnavailable},
-	{nats.ErrNoServers, ErrUnavailable},
-	{context.DeadlineExceeded, ErrUnavailable},
+var clientErrors = []struct {
+	means error
+	are   []error
+}{
+	{ErrNotFound, []error{jetstream.ErrKeyNotFound, jetstream.ErrKeyDeleted}},
+	{ErrConflict, []error{jetstream.ErrKeyRevisionMismatch}},
+	{ErrNoTopology, []error{jetstream.ErrBucketNotFound, jetstream.ErrConsumerDeleted}},
+	{ErrRefused, []error{nats.ErrPermissionViolation, nats.ErrAuthorization, nats.ErrMaxPayload, nats.ErrBadSubject}},
+	{ErrUnavailable, []error{
+		jetstream.ErrNoStreamResponse, jetstream.ErrAsyncPublishTimeout, jetstream.ErrTooManyStalledMsgs, jetstream.ErrConnectionClosed,
+		jetstream.ErrServerShutdown, jetstream.ErrConsumerLeadershipChanged, jetstream.ErrNoHeartbeat,
+		nats.ErrNoResponders, nats.ErrTimeout, nats.ErrDisconnected, nats.ErrConnectionClosed, nats.ErrConnectionDraining,
+		nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection, nats.ErrNoServers,
+		context.DeadlineExceeded,
+	}},
 }
 
 // sentinels are what Translate may answer with.
@@ -111,10 +97,8 @@ func Translate(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, s := range sentinels {
-		if errors.Is(err, s) {
-			return err
-		}
+	if slices.ContainsFunc(sentinels, func(s error) bool { return errors.Is(err, s) }) {
+		return err
 	}
 	if s := classify(err); s != nil {
 		return fmt.Errorf("%w: %w", s, err)
@@ -128,7 +112,7 @@ func classify(err error) error {
 		return classifyCode(api)
 	}
 	for _, c := range clientErrors {
-		if errors.Is(err, c.is) {
+		if slices.ContainsFunc(c.are, func(known error) bool { return errors.Is(err, known) }) {
 			return c.means
 		}
 	}

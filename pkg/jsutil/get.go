@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -149,6 +150,29 @@ func GetBatch(ctx context.Context, nc *nats.Conn, stream string, r GetRequest) (
 			return nil, false, err
 		}
 	}
+}
+
+// maxLasts bounds the subjects of one request; the broker refuses more than 1,024.
+const maxLasts = 1000
+
+// GetLasts gets the last message on each of some subjects, with as few requests
+// as the broker allows. A subject without one is left out.
+func GetLasts(ctx context.Context, nc *nats.Conn, stream string, subjects []string) (map[string]Stored, error) {
+	found := make(map[string]Stored, len(subjects))
+	for len(subjects) > 0 {
+		some := subjects[:min(maxLasts, len(subjects))]
+		got, more, err := GetBatch(ctx, nc, stream, GetRequest{MultiLast: some})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range got {
+			found[m.Subject] = m
+		}
+		if subjects = subjects[len(some):]; more { // by its bytes
+			subjects = append(slices.DeleteFunc(slices.Clone(some), func(s string) bool { return found[s].Sequence > 0 }), subjects...)
+		}
+	}
+	return found, nil
 }
 
 func nextOf(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {

@@ -35,19 +35,21 @@ type Survey struct {
 	logger *slog.Logger
 	taken  time.Time // the last one
 
-	waiting, leased, oldest, paused, inbox, lag, lagAge *prometheus.GaugeVec
+	waiting, leased, oldest, paused, inbox, lag, lagAge, stored, storable *prometheus.GaugeVec
 }
 
 func newSurvey(s *Set, js jetstream.JetStream, logger *slog.Logger) *Survey {
 	return &Survey{
 		Every: surveyEvery, js: js, logger: logger,
-		waiting: s.Gauge("queue_waiting_runs", "Runs in a queue that no worker has been handed yet.", "agent_key", "priority"),
-		leased:  s.Gauge("queue_leased_runs", "Runs of a queue that a worker has, or that wait for their retry.", "agent_key", "priority"),
-		oldest:  s.Gauge("queue_oldest_seconds", "Age of the oldest run that no worker has been handed yet.", "agent_key", "priority"),
-		paused:  s.Gauge("queue_paused", "Whether the queue is paused by an operator: 1 if it is.", "agent_key", "priority"),
-		inbox:   s.Gauge("inbox_messages", "Messages that no dispatcher has answered yet.", "consumer"),
-		lag:     s.Gauge("projection_lag_events", "Events that are not in a stored status record yet."),
-		lagAge:  s.Gauge("projection_lag_seconds", "Age of the oldest event that is not in a stored status record yet."),
+		waiting:  s.Gauge("queue_waiting_runs", "Runs in a queue that no worker has been handed yet.", "agent_key", "priority"),
+		leased:   s.Gauge("queue_leased_runs", "Runs of a queue that a worker has, or that wait for their retry.", "agent_key", "priority"),
+		oldest:   s.Gauge("queue_oldest_seconds", "Age of the oldest run that no worker has been handed yet.", "agent_key", "priority"),
+		paused:   s.Gauge("queue_paused", "Whether the queue is paused by an operator: 1 if it is.", "agent_key", "priority"),
+		inbox:    s.Gauge("inbox_messages", "Messages that no dispatcher has answered yet.", "consumer"),
+		lag:      s.Gauge("projection_lag_events", "Events that are not in a stored status record yet."),
+		stored:   s.Gauge("storage_used_bytes", "What the account's streams hold on disk, replicas counted."),
+		storable: s.Gauge("storage_limit_bytes", "What they may hold, where the account has a bound."),
+		lagAge:   s.Gauge("projection_lag_seconds", "Age of the oldest event that is not in a stored status record yet."),
 	}
 }
 
@@ -59,10 +61,10 @@ func (v *Survey) refresh() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), surveyWait)
 	defer cancel()
-	for _, g := range []*prometheus.GaugeVec{v.waiting, v.leased, v.oldest, v.paused, v.inbox, v.lag, v.lagAge} {
+	for _, g := range []*prometheus.GaugeVec{v.waiting, v.leased, v.oldest, v.paused, v.inbox, v.lag, v.lagAge, v.stored, v.storable} {
 		g.Reset()
 	}
-	if err := errors.Join(v.queues(ctx), v.projection(ctx)); err != nil {
+	if err := errors.Join(v.queues(ctx), v.projection(ctx), v.storage(ctx)); err != nil {
 		v.logger.Info("cannot ask the broker for metrics", "error", jsutil.Translate(err))
 	}
 	v.taken = time.Now()
@@ -116,6 +118,19 @@ func Queues(ctx context.Context, js jetstream.JetStream) ([]contracts.QueueLoad,
 		queues = append(queues, q)
 	}
 	return queues, list.Err()
+}
+
+// storage tells how full the account is.
+func (v *Survey) storage(ctx context.Context) error {
+	info, err := v.js.AccountInfo(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the account: %w", err)
+	}
+	v.stored.WithLabelValues().Set(float64(info.Store))
+	if info.Limits.MaxStore > 0 {
+		v.storable.WithLabelValues().Set(float64(info.Limits.MaxStore))
+	}
+	return nil
 }
 
 // projection looks at the projector's consumer.

@@ -72,10 +72,8 @@ func (l *Log) persist(ctx context.Context, get func() error) error {
 // for good: ctx has ended, and this is the cause, or the connection is closed.
 func (l *Log) pause(ctx context.Context, try int) error {
 	d := min(minPause<<min(try, 8), maxPause)
-	timer := time.NewTimer(d/2 + rand.N(d/2))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d/2 + rand.N(d/2)):
 		return jsutil.WaitConnected(ctx, l.nc)
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -3,6 +3,7 @@ package tracing
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,7 +27,7 @@ func about(runID, agentKey string) trace.SpanStartOption {
 // Without a Tracer, there is a span if ctx has one.
 func (t *Tracer) Submit(ctx context.Context, s contracts.Submission) (nats.Header, Span) {
 	var span Span
-	ctx = Under(ctx, s.Traceparent)
+	ctx = Under(ctx, s.Traceparent, s.Tracestate)
 	if t == nil {
 		ctx, span = In(ctx, trace.SpanKindProducer, "send", contracts.SubjectSubmit)
 	} else {
@@ -37,10 +38,14 @@ func (t *Tracer) Submit(ctx context.Context, s contracts.Submission) (nats.Heade
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.destination.name", contracts.SubjectSubmit),
 			attribute.String("messaging.operation.type", "send"))
 	}
-	if parent := Traceparent(ctx); parent != "" {
-		return nats.Header{contracts.HeaderTraceparent: {parent}}, span
-	}
-	return nil, span
+	var h nats.Header
+	Carry(ctx, func(name, value string) {
+		if h == nil {
+			h = nats.Header{}
+		}
+		h[name] = []string{value}
+	})
+	return h, span
 }
 
 // Dispatch takes what a submission is a part of from its message, by a stranger,
@@ -49,18 +54,21 @@ func (t *Tracer) Submit(ctx context.Context, s contracts.Submission) (nats.Heade
 // it is nil if there is none.
 func (t *Tracer) Dispatch(h nats.Header, s *contracts.Submission) func(error) {
 	if parent := h.Get(contracts.HeaderTraceparent); wellFormed(parent) {
-		s.Traceparent = parent
-	} else if !wellFormed(s.Traceparent) {
-		s.Traceparent = ""
+		s.Traceparent, s.Tracestate = parent, ""
+		if states := h.Values(contracts.HeaderTracestate); len(states) > 0 { // several are one that was cut
+			s.Tracestate = wellNoted(strings.Join(states, ","))
+		}
+	} else if s.Tracestate = wellNoted(s.Tracestate); !wellFormed(s.Traceparent) {
+		s.Traceparent, s.Tracestate = "", ""
 	}
 	if t == nil {
 		return nil
 	}
-	ctx := Under(context.WithValue(context.Background(), knownKey{}, known{run: s.RunID}), s.Traceparent)
+	ctx := Under(context.WithValue(context.Background(), knownKey{}, known{run: s.RunID}), s.Traceparent, s.Tracestate)
 	ctx, span := t.start(ctx, "process "+contracts.SubjectSubmit, trace.WithSpanKind(trace.SpanKindConsumer), about(s.RunID, s.AgentKey),
 		trace.WithAttributes(attribute.String("messaging.system", "nats"), attribute.String("messaging.destination.name", contracts.SubjectSubmit),
 			attribute.String("messaging.operation.type", "process")))
-	s.Traceparent = Traceparent(ctx)
+	s.Traceparent, s.Tracestate = Traceparent(ctx), tracestate(ctx)
 	if !span.On() {
 		return nil
 	}
@@ -91,7 +99,7 @@ func (t *Tracer) Attempt(ctx context.Context, s Start) (context.Context, Span) {
 }
 
 func (t *Tracer) attempt(ctx context.Context, s Start, epoch uint64, attempt int, worker string, at time.Time) (context.Context, Span) {
-	ctx = Under(context.WithValue(ctx, knownKey{}, known{s.Submission.RunID, epoch}), s.Submission.Traceparent)
+	ctx = Under(context.WithValue(ctx, knownKey{}, known{s.Submission.RunID, epoch}), s.Submission.Traceparent, s.Submission.Tracestate)
 	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer), about(s.Submission.RunID, s.Head.AgentKey), trace.WithAttributes(
 		attribute.String("gen_ai.operation.name", "invoke_agent"), attribute.String("gen_ai.agent.name", s.Head.AgentKey),
 		attribute.Int("longhaul.attempt", attempt), attribute.Int64("longhaul.epoch", int64(epoch)), attribute.String("longhaul.worker_id", worker))}

@@ -146,24 +146,55 @@ func Traceparent(ctx context.Context) string {
 	return string(buf)
 }
 
-// variable is what programs are told of their span by.
-const variable = "TRACEPARENT"
-
-// Environ adds to a program's environment what ctx's span is, if there is one.
-func Environ(ctx context.Context, env []string) []string {
-	if parent := Traceparent(ctx); parent != "" {
-		return append(env, variable+"="+parent)
+// Carry has set say elsewhere what ctx's span is, if it has one, by the names of
+// W3C Trace Context in lower case.
+func Carry(ctx context.Context, set func(name, value string)) {
+	parent := Traceparent(ctx)
+	if parent == "" {
+		return
 	}
+	set(contracts.HeaderTraceparent, parent)
+	if state := tracestate(ctx); state != "" {
+		set(contracts.HeaderTracestate, state)
+	}
+}
+
+// tracestate is what others have noted of ctx's trace; "" if that is nothing, or
+// more than is passed on.
+func tracestate(ctx context.Context) string {
+	state := trace.SpanContextFromContext(ctx).TraceState()
+	if state.Len() == 0 {
+		return ""
+	}
+	return wellNoted(state.String())
+}
+
+// wellNoted is state if it is a tracestate that may be passed on, else "".
+func wellNoted(state string) string {
+	if len(state) > contracts.MaxTracestate {
+		return ""
+	}
+	if _, err := trace.ParseTraceState(state); err != nil {
+		return ""
+	}
+	return state
+}
+
+// Environ adds to a program's environment what ctx's span is, if there is one:
+// TRACEPARENT and TRACESTATE.
+func Environ(ctx context.Context, env []string) []string {
+	Carry(ctx, func(name, value string) { env = append(env, strings.ToUpper(name)+"="+value) })
 	return env
 }
 
 // FromEnviron is ctx under what this program was told of its span, if it was.
 func FromEnviron(ctx context.Context, getenv func(string) string) context.Context {
-	return Under(ctx, getenv(variable))
+	return Under(ctx, getenv("TRACEPARENT"), getenv("TRACESTATE"))
 }
 
-// Under is ctx under what a traceparent says; under nothing if it says nothing.
-func Under(ctx context.Context, traceparent string) context.Context {
+// Under is ctx under what a traceparent says, with the tracestate that came with
+// it; under nothing if the first says nothing.
+func Under(ctx context.Context, traceparent, tracestate string) context.Context {
 	if !wellFormed(traceparent) {
 		return ctx
 	}
@@ -173,8 +204,9 @@ func Under(ctx context.Context, traceparent string) context.Context {
 	if errors.Join(err, err2, err3) != nil { // which cannot be
 		return ctx
 	}
+	state, _ := trace.ParseTraceState(wellNoted(tracestate)) // which it is
 	return trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: id, SpanID: span, TraceFlags: trace.TraceFlags(flags[0]) & trace.FlagsSampled, Remote: true,
+		TraceID: id, SpanID: span, TraceFlags: trace.TraceFlags(flags[0]) & trace.FlagsSampled, TraceState: state, Remote: true,
 	}))
 }
 

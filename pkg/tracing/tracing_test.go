@@ -30,7 +30,7 @@ func newTracer() (*tracing.Tracer, *tracetest.SpanRecorder) {
 // What runs take on their way when nobody traces them.
 func untraced(ctx context.Context, h nats.Header, s *contracts.Submission) {
 	var off *tracing.Tracer
-	s.Traceparent = ""
+	s.Traceparent, s.Tracestate = "", ""
 	_, span := off.Submit(ctx, *s)
 	span.End(nil)
 	if done := off.Dispatch(h, s); done != nil {
@@ -96,6 +96,55 @@ func TestStrangersHeaders(t *testing.T) {
 	}
 }
 
+// What others have noted of a trace goes with it, if it is well formed, to the
+// run's attempts and beyond, traced here or not; without a trace it is nothing.
+func TestTracestate(t *testing.T) {
+	const states = "rojo=00f067aa0ba902b7,congo@vendor=t61rcWkgMzE"
+	on, _ := newTracer()
+	var off *tracing.Tracer
+	for name, tracer := range map[string]*tracing.Tracer{"on": on, "off": off} {
+		for what, tc := range map[string]struct {
+			h    nats.Header
+			s    contracts.Submission
+			want string
+		}{
+			"by the header":          {nats.Header{"traceparent": {parent}, "tracestate": {states}}, contracts.Submission{}, states},
+			"by two headers":         {nats.Header{"traceparent": {parent}, "tracestate": {"rojo=00f067aa0ba902b7", "congo@vendor=t61rcWkgMzE"}}, contracts.Submission{}, states},
+			"by fields":              {nil, contracts.Submission{Traceparent: parent, Tracestate: states}, states},
+			"header before fields":   {nats.Header{"traceparent": {parent}}, contracts.Submission{Traceparent: parent, Tracestate: states}, ""},
+			"of no trace":            {nats.Header{"tracestate": {states}}, contracts.Submission{}, ""},
+			"of no trace, by fields": {nil, contracts.Submission{Traceparent: "00", Tracestate: states}, ""},
+			"ill formed":             {nats.Header{"traceparent": {parent}, "tracestate": {"rojo=\n"}}, contracts.Submission{}, ""},
+			"twice the same":         {nats.Header{"traceparent": {parent}, "tracestate": {"a=1,a=2"}}, contracts.Submission{}, ""},
+			"too long":               {nats.Header{"traceparent": {parent}, "tracestate": {"a=" + strings.Repeat("x", 255) + ",b=" + strings.Repeat("x", 255)}}, contracts.Submission{}, ""},
+		} {
+			s := tc.s
+			s.RunID = run
+			if done := tracer.Dispatch(tc.h, &s); done != nil {
+				done(nil)
+			}
+			if s.Tracestate != tc.want {
+				t.Errorf("tracing %s, %s: the run's is %q, want %q", name, what, s.Tracestate, tc.want)
+			}
+			ctx, span := on.Attempt(t.Context(), tracing.Start{Submission: &s})
+			span.EndAttempt("succeeded", "")
+			var carried string
+			tracing.Carry(ctx, func(name, value string) {
+				if name == "tracestate" {
+					carried = value
+				}
+			})
+			env := strings.Join(tracing.Environ(ctx, nil), " ")
+			if carried != tc.want || strings.Contains(env, "TRACESTATE="+states) != (tc.want != "") {
+				t.Errorf("tracing %s, %s: carried on is %q, in the environment %q, want %q", name, what, carried, env, tc.want)
+			}
+			if h, _ := tracer.Submit(tracing.Under(t.Context(), parent, tc.want), contracts.Submission{RunID: run}); h.Get("tracestate") != tc.want {
+				t.Errorf("tracing %s, %s: submitted is %v, want %q", name, what, h, tc.want)
+			}
+		}
+	}
+}
+
 // Whatever is well formed is understood, and comes out as it went in.
 func FuzzTraceparent(f *testing.F) {
 	f.Add(parent)
@@ -104,7 +153,7 @@ func FuzzTraceparent(f *testing.F) {
 		var off *tracing.Tracer
 		s := contracts.Submission{}
 		off.Dispatch(nats.Header{"traceparent": {header}}, &s)
-		if got := tracing.Traceparent(tracing.Under(t.Context(), header)); (got == "") != (s.Traceparent == "") || got != "" && got[:53] != header[:53] {
+		if got := tracing.Traceparent(tracing.Under(t.Context(), header, "")); (got == "") != (s.Traceparent == "") || got != "" && got[:53] != header[:53] {
 			t.Errorf("%q is taken as %q, and is %q", header, s.Traceparent, got)
 		}
 	})

@@ -81,10 +81,9 @@ func (a *agents) refresh(ctx context.Context, since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asked = begun
-	switch {
-	case err == nil:
+	if err == nil {
 		a.known = known
-	case ctx.Err() == nil:
+	} else if ctx.Err() == nil {
 		a.logger.Warn("registered agents could not be read", "error", err)
 	}
 }

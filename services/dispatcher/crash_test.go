@@ -221,3 +221,26 @@ func TestTwoDispatchersAndOneThatStops(t *testing.T) {
 		b.checkQueued(t, id)
 	}
 }
+
+// One that ends leaves no submission to be delivered again that it has dealt with.
+func TestEndsWithItsAcksSent(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	for range 20 { // the ends fall anywhere within the pause before an ack
+		stop := b.start(t, Config{})
+		id := contracts.NewRunID()
+		b.submit(t, contracts.Submission{RunID: id, AgentKey: "echo"})
+		waitFor(t, "the work message", func() bool {
+			_, err := b.last(t, contracts.StreamWork, contracts.WorkSubject("echo", contracts.PriorityNormal, id))
+			return err == nil
+		})
+		stop()
+		cons, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerSubmit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := cons.CachedInfo().NumAckPending; n > 0 {
+			t.Fatalf("%d submissions are not acknowledged", n)
+		}
+	}
+}

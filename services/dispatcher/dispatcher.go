@@ -55,11 +55,8 @@ const (
 
 // check fills the defaults and reports every fault.
 func (c *Config) check() error {
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
 	const longest = contracts.MaxTimeoutSeconds * time.Second
-	c.MaxTimeout = cmp.Or(c.MaxTimeout, longest)
+	c.Logger, c.MaxTimeout = cmp.Or(c.Logger, slog.Default()), cmp.Or(c.MaxTimeout, longest)
 	var faults []error
 	if c.MaxTimeout < 0 || c.MaxTimeout > longest {
 		faults = append(faults, fmt.Errorf("max_timeout must be above 0 and at most %s, not %s", longest, c.MaxTimeout))
@@ -101,7 +98,7 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 		return nil, fmt.Errorf("make the dispatcher: %w", err)
 	}
 	meters, err := metrics.NewDispatcher(cfg.Metrics)
-	return &Dispatcher{nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger, meters: meters}, err
+	return &Dispatcher{nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger, meters: meters, held: held{since: map[*jsutil.Delivery]time.Time{}}}, err
 }
 
 // Run serves until ctx ends; it then takes nothing more, lets what is under
@@ -138,6 +135,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	holding.Wait()
 
 	// The last acks are to be on their way, for the caller may close the connection.
+	d.held.sendAcks()
 	if d.nc.IsConnected() {
 		if err := d.nc.FlushTimeout(time.Second); err != nil {
 			d.logger.Warn("last acks may not have been sent", "error", err)
@@ -193,11 +191,4 @@ func (d *Dispatcher) append(ctx context.Context, at runlog.Head, runID string, d
 }
 
 // pause waits for d, and returns early if ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
+func pause(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }

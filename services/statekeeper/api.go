@@ -49,9 +49,7 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.text }
 
-func badRequest(f contracts.Faults) error {
-	return &apiError{code: 400, text: f.Error()}
-}
+func badRequest(f contracts.Faults) error { return &apiError{code: 400, text: f.Error()} }
 
 // run serves until ctx ends, then finishes the requests at hand.
 func (a *api) run(ctx context.Context) error {

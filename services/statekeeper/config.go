@@ -56,25 +56,19 @@ func (c Config) withDefaults() Config {
 // check reports all faults of a config whose defaults are filled in.
 func (c Config) check() error {
 	var faults []error
-	if n := c.Topology.Replicas; n < 0 || n > 5 {
-		faults = append(faults, fmt.Errorf("topology replicas must be 0 to 5, not %d", n))
-	}
-	if !version.MatchString(c.Version) {
-		faults = append(faults, fmt.Errorf("version must look like 1.2.3, not %q", c.Version))
-	}
-	if c.Retention < 0 {
-		faults = append(faults, fmt.Errorf("retention must not be negative, as %s is", c.Retention))
-	}
-	if c.CheckpointHistory < 0 {
-		faults = append(faults, fmt.Errorf("checkpoint history must be at least 1, not %d", c.CheckpointHistory))
-	}
-	for _, status := range slices.Sorted(maps.Keys(c.RetentionFor)) {
-		switch d := c.RetentionFor[status]; {
-		case !status.Terminal():
-			faults = append(faults, fmt.Errorf("retention for %q: is no status that a run ends with", status))
-		case d <= 0:
-			faults = append(faults, fmt.Errorf("retention for %s: must be more than 0, not %s", status, d))
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf(format, args...))
 		}
+	}
+	fault(c.Topology.Replicas < 0 || c.Topology.Replicas > 5, "topology replicas must be 0 to 5, not %d", c.Topology.Replicas)
+	fault(!version.MatchString(c.Version), "version must look like 1.2.3, not %q", c.Version)
+	fault(c.Retention < 0, "retention must not be negative, as %s is", c.Retention)
+	fault(c.CheckpointHistory < 0, "checkpoint history must be at least 1, not %d", c.CheckpointHistory)
+	for _, status := range slices.Sorted(maps.Keys(c.RetentionFor)) {
+		d := c.RetentionFor[status]
+		fault(!status.Terminal(), "retention for %q: is no status that a run ends with", status)
+		fault(status.Terminal() && d <= 0, "retention for %s: must be more than 0, not %s", status, d)
 	}
 	if len(faults) == 0 {
 		return nil

@@ -3,7 +3,7 @@ package statekeeper
 import (
 	"bytes"
 	"cmp"
-	"slices"
+	"math"
 	"sync"
 	"time"
 	"unique"
@@ -27,7 +27,7 @@ type index struct {
 	ordered *btree.BTreeG[*indexed] // oldest first
 	counts  map[class]int
 	held    map[text]map[uuid.UUID]uint64 // by worker, the run.started of each run that it holds
-	live    map[uuid.UUID]liveRun
+	live    *btree.BTreeG[*liveRun]       // by queue, in the order of their last events
 }
 
 // text is a string that many runs share.
@@ -47,6 +47,7 @@ type indexed struct {
 	// worker holds the run since the log sequence started; none if that is 0.
 	worker  text
 	started uint64
+	live    *liveRun // nil if it has ended
 }
 
 // tag is one entry of a run's metadata. Many a value is one run's alone.
@@ -62,7 +63,7 @@ func newIndex() *index {
 		ordered: btree.NewBTreeGOptions(older, btree.Options{NoLocks: true}),
 		counts:  make(map[class]int),
 		held:    make(map[text]map[uuid.UUID]uint64),
-		live:    make(map[uuid.UUID]liveRun),
+		live:    btree.NewBTreeGOptions(behind, btree.Options{NoLocks: true}),
 	}
 }
 
@@ -95,8 +96,12 @@ func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
 	}
 	if s.Status.Terminal() {
 		r.ended = s.FinishedAt.UnixNano()
-	} else {
-		x.live[id] = liveRun{id.String(), s.Status, s.LogSequence, s.NotBefore, time.Now()}
+	} else if contracts.CheckAgentKey(s.AgentKey) == nil && s.Priority.Valid() { // else a stranger wrote it, and the audit finds that
+		r.live = &liveRun{
+			id, queue{r.agent.Value(), contracts.Priority(unique.Make(string(s.Priority)).Value())},
+			contracts.Status(r.status.Value()), s.LogSequence, s.NotBefore, time.Now(),
+		}
+		x.live.Set(r.live)
 	}
 	x.byID[id] = r
 	x.ordered.Set(r)
@@ -124,8 +129,10 @@ func (x *index) remove(id uuid.UUID) {
 		return
 	}
 	delete(x.byID, id)
-	delete(x.live, id)
 	x.ordered.Delete(r)
+	if r.live != nil {
+		x.live.Delete(r.live)
+	}
 	if x.counts[r.class]--; x.counts[r.class] == 0 {
 		delete(x.counts, r.class)
 	}
@@ -189,26 +196,64 @@ func (x *index) workers() []string {
 
 // liveRun is what the sweeper wants to know of a run that has not ended.
 type liveRun struct {
-	runID     string
+	id uuid.UUID
+	queue
 	status    contracts.Status
 	sequence  uint64    // of its last event, as far as is known
 	notBefore time.Time // of its next start
 	seen      time.Time // when the index learned this, by our own clock
 }
 
-// quiet lists the live runs of which the index has learned nothing for the
-// duration, in the order of their last events.
-func (x *index) quiet(d time.Duration) []liveRun {
+// queue is where a run waits, or did.
+type queue struct {
+	agent    string
+	priority contracts.Priority
+}
+
+// work is where its work message stands.
+func (r liveRun) work() string { return contracts.WorkSubject(r.agent, r.priority, r.id.String()) }
+
+// behind orders live runs as the index has them.
+func behind(a, b *liveRun) bool {
+	return cmp.Or(cmp.Compare(a.agent, b.agent), cmp.Compare(a.priority, b.priority), cmp.Compare(a.sequence, b.sequence), bytes.Compare(a.id[:], b.id[:])) < 0
+}
+
+// quiet lists live runs of which the index has learned nothing for the
+// duration, from one on, at most limit.
+func (x *index) quiet(d time.Duration, from liveRun, limit int) (runs []liveRun) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	var runs []liveRun
-	for _, r := range x.live {
-		if time.Since(r.seen) >= d {
-			runs = append(runs, r)
+	before := time.Now().Add(-d)
+	x.live.Ascend(&from, func(r *liveRun) bool {
+		if r.seen.Before(before) {
+			runs = append(runs, *r)
+		}
+		return len(runs) < limit
+	})
+	return runs
+}
+
+// due lists of each queue the first runs that could begin and of which the
+// index has learned nothing for the duration, at most limit: if some have been
+// handed to a worker, they are the ones.
+func (x *index) due(d time.Duration, limit int) (runs []liveRun) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	now := time.Now()
+	for from := (liveRun{}); ; from.sequence = math.MaxUint64 {
+		var q queue
+		room := limit
+		x.live.Ascend(&from, func(r *liveRun) bool {
+			q = cmp.Or(q, r.queue)
+			if r.queue == q && r.status == contracts.StatusPending && r.notBefore.Before(now) && now.Sub(r.seen) >= d {
+				runs, room = append(runs, *r), room-1
+			}
+			return r.queue == q && room > 0
+		})
+		if from.queue = q; q == (queue{}) {
+			return runs
 		}
 	}
-	slices.SortFunc(runs, func(a, b liveRun) int { return cmp.Compare(a.sequence, b.sequence) })
-	return runs
 }
 
 // expired lists runs that ended before the time given for their status, at most limit.

@@ -1,9 +1,11 @@
 package statekeeper
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -165,5 +167,67 @@ func TestCursor(t *testing.T) {
 		if _, err := parseCursor(bad); err == nil {
 			t.Errorf("cursor %q was taken", bad)
 		}
+	}
+}
+
+func TestIndexOfLiveRuns(t *testing.T) {
+	x := newIndex()
+	put := func(agent string, p contracts.Priority, status contracts.Status, sequence uint64, notBefore time.Time) uuid.UUID {
+		id := uuid.Must(uuid.NewV7())
+		x.set(id, contracts.StatusRecord{
+			Position: contracts.Position{AgentKey: agent, Priority: p, Status: status, NotBefore: notBefore}, LogSequence: sequence, CreatedAt: time.Now(),
+		})
+		return id
+	}
+	const normal, pending = contracts.PriorityNormal, contracts.StatusPending
+	var want []uuid.UUID // in the order of queues, and of their last events
+	for _, agent := range []string{"a", "b"} {
+		second := put(agent, normal, pending, 20, time.Time{})
+		running := put(agent, normal, contracts.StatusRunning, 5, time.Time{})
+		later := put(agent, normal, pending, 6, time.Now().Add(time.Hour))
+		first := put(agent, normal, pending, 10, time.Time{})
+		put(agent, normal, contracts.StatusSucceeded, 7, time.Time{})
+		want = append(want, running, later, first, second)
+	}
+	want = append(want, put("b", contracts.PriorityLow, pending, 1, time.Time{}))
+	slices.SortStableFunc(want[4:], func(a, b uuid.UUID) int { // low comes before normal, as words do
+		return cmp.Compare(x.byID[a].live.priority, x.byID[b].live.priority)
+	})
+	put("no key", normal, pending, 3, time.Time{}) // a stranger's records are not looked at
+	put("a", "urgent", pending, 3, time.Time{})
+
+	var got []uuid.UUID
+	for from, n := (liveRun{}), 2; n == 2; {
+		page := x.quiet(0, from, 2)
+		for _, r := range page {
+			got = append(got, r.id)
+			from = r
+		}
+		from.sequence++
+		n = len(page)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("live runs are %v, want %v", got, want)
+	}
+	if n := len(x.quiet(time.Minute, liveRun{}, 9)); n != 0 {
+		t.Errorf("%d runs have been quiet for a minute", n)
+	}
+	due := func(limit int) (ids []uuid.UUID) {
+		for _, r := range x.due(0, limit) {
+			ids = append(ids, r.id)
+		}
+		return ids
+	}
+	if got, want := due(1), []uuid.UUID{want[2], want[4], want[7]}; !slices.Equal(got, want) {
+		t.Errorf("the first of each queue are %v, want %v", got, want)
+	}
+	if got, want := due(9), []uuid.UUID{want[2], want[3], want[4], want[7], want[8]}; !slices.Equal(got, want) {
+		t.Errorf("those that could begin are %v, want %v", got, want)
+	}
+	for _, id := range want {
+		x.set(id, contracts.StatusRecord{})
+	}
+	if n := x.live.Len(); n != 0 {
+		t.Errorf("%d runs live on", n)
 	}
 }

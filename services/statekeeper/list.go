@@ -1,6 +1,7 @@
 package statekeeper
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -54,9 +55,7 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 // decodeList reads and judges a request, with the limit filled in.
 func decodeList(data []byte) (contracts.ListRequest, position, contracts.Faults) {
 	q, f := contracts.DecodeList(data)
-	if q.Limit == 0 {
-		q.Limit = contracts.DefaultListLimit
-	}
+	q.Limit = cmp.Or(q.Limit, contracts.DefaultListLimit)
 	from := newest()
 	if q.Cursor != "" {
 		var err error

@@ -37,6 +37,9 @@ func TestMetrics(t *testing.T) {
 		})
 	}
 	meter(0, "projection_lag_events")
+	if _, ok := read("storage_limit_bytes"); ok {
+		t.Error("the account has no bound, and one is told")
+	}
 	for range 3 {
 		p.short(contracts.Submission{})
 	}

@@ -80,12 +80,7 @@ func matcher(q contracts.ListRequest) func(*indexed) bool {
 			q.ConversationID != "" && r.conv != conv {
 			return false
 		}
-		for _, t := range meta {
-			if !slices.Contains(r.meta, t) {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(meta, func(t tag) bool { return !slices.Contains(r.meta, t) })
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -49,22 +48,17 @@ func (r *records) get(ctx context.Context, runID string) (stored, error) {
 // page reads the records of some runs, at most contracts.MaxListLimit, with as
 // few requests as the broker allows.
 func (r *records) page(ctx context.Context, runIDs []string) (map[string]stored, error) {
-	found := make(map[string]stored, len(runIDs))
-	var subjects []string
+	subjects := make([]string, 0, len(runIDs))
 	for _, id := range runIDs {
 		subjects = append(subjects, statusSubject(id))
 	}
-	for more := len(subjects) > 0; more; {
-		var got []jsutil.Stored
-		var err error
-		got, more, err = jsutil.GetBatch(ctx, r.js.Conn(), contracts.StreamRuns, jsutil.GetRequest{MultiLast: subjects})
-		if err != nil {
-			return nil, fmt.Errorf("read %d status records: %w", len(subjects), err)
-		}
-		for _, m := range got {
-			found[runIDOf(m.Subject)] = decodeStored(m)
-		}
-		subjects = slices.DeleteFunc(subjects, func(s string) bool { _, ok := found[runIDOf(s)]; return ok })
+	got, err := jsutil.GetLasts(ctx, r.js.Conn(), contracts.StreamRuns, subjects)
+	if err != nil {
+		return nil, fmt.Errorf("read %d status records: %w", len(subjects), err)
+	}
+	found := make(map[string]stored, len(got))
+	for subject, m := range got {
+		found[runIDOf(subject)] = decodeStored(m)
 	}
 	return found, nil
 }

@@ -57,18 +57,12 @@ func (w *watchdog) release(ctx context.Context, worker *watched, reconnects uint
 // when a worker dies.
 func (w *watchdog) releaseRun(ctx context.Context, workerID string, run heldRun) (bool, error) {
 	last, err := w.log.Last(ctx, run.runID)
-	if errors.Is(err, jsutil.ErrNotFound) {
-		return false, nil
-	}
 	if err != nil || !last.Status.Held() || last.WorkerID != workerID {
-		return false, err
+		return false, ignoring(jsutil.ErrNotFound, err)
 	}
 	started, err := w.log.Next(ctx, run.runID, run.started)
-	if err != nil {
-		return false, err
-	}
-	if started.Type != contracts.TypeStarted || started.Epoch != last.Epoch {
-		return false, nil // the index lags: the run has begun again
+	if err != nil || started.Type != contracts.TypeStarted || started.Epoch != last.Epoch {
+		return false, err // without one the index lags: the run has begun again
 	}
 	var payload contracts.Started
 	if err := json.Unmarshal(started.Payload, &payload); err != nil {

@@ -168,15 +168,9 @@ func (s *sweeper) purgeLog(ctx context.Context, r removal) error {
 	return errStays
 }
 
-// purgeStates purges the checkpoints. They go before the log, as the key does:
-// behind it a run may begin under the same id, and these would be its own.
-func (s *sweeper) purgeStates(ctx context.Context, r removal) error {
-	return s.purge(ctx, checkpointSubjects(r.runID))
-}
-
-// purgeRounds purges what was settled about rounds; a new run's are others.
-func (s *sweeper) purgeRounds(ctx context.Context, r removal) error {
-	return s.purge(ctx, roundSubjects(r.runID))
+// purging purges what stands on subjects that come from the run's id.
+func (s *sweeper) purging(subjects func(runID string) string) removalStep {
+	return func(ctx context.Context, r removal) error { return s.purge(ctx, subjects(r.runID)) }
 }
 
 // roundSubjects matches what was settled about a run's rounds.

@@ -188,7 +188,7 @@ func TestRetention(t *testing.T) {
 	if err := p.log.Purge(t.Context(), head); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the redrive to be projected", func() (bool, string) { return len(k.feed.current().quiet(0)) == 2, "" })
+	waitFor(t, "the redrive to be projected", func() (bool, string) { return len(k.feed.current().quiet(0, liveRun{}, 3)) == 2, "" })
 	dry, err := ask[contracts.SweepResponse](t, b.NC, contracts.EndpointSweep, contracts.SweepRequest{DryRun: true})
 	if err != nil || len(dry.Expired) != 3 || len(p.traces(gone, "gone")) != 4 {
 		t.Fatalf("a dry sweep says %+v, %v, and leaves %v", dry, err, p.traces(gone, "gone"))
@@ -503,6 +503,7 @@ func TestAudit(t *testing.T) {
 	deletedHead, deleted := p.old(age, "deleted")
 	garbledHead, garbled := p.old(age, "garbled")
 	wrongHead, wrong := p.old(age, "wrong")
+	purgedHead, purged := p.old(age, "purged")
 	// Two epochs: the first one's named checkpoint stays, its orphan goes.
 	head, id := p.old(age, "orphans")
 	head = p.past(head, id, age, contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive}})
@@ -515,10 +516,13 @@ func TestAudit(t *testing.T) {
 	p.kv(contracts.CheckpointKey(stray, 1, 1), "{}")
 	k := startKeeper(t, b, Config{}, idle)
 	k.ready(t)
-	for _, h := range []runlog.Head{deletedHead, garbledHead, wrongHead, head} {
+	for _, h := range []runlog.Head{deletedHead, garbledHead, wrongHead, purgedHead, head} {
 		p.record(h)
 	}
 	if _, err := b.JS.PublishMsg(t.Context(), &nats.Msg{Subject: statusSubject(deleted), Header: nats.Header{kvOperation: {"DEL"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.sweeper.purge(t.Context(), statusSubject(purged)); err != nil { // not even a marker is left
 		t.Fatal(err)
 	}
 	p.kv(contracts.StatusKey(garbled), "garbage")
@@ -533,14 +537,14 @@ func TestAudit(t *testing.T) {
 	}
 	p.kv(contracts.StatusKey(wrong), string(data))
 	did, err := ask[contracts.SweepResponse](t, b.NC, contracts.EndpointSweep, contracts.SweepRequest{})
-	if err != nil || len(did.Statuses) != 3 || len(did.Checkpoints) != 3 || len(did.Requeued)+len(did.Expired) != 0 {
+	if err != nil || len(did.Statuses) != 4 || len(did.Checkpoints) != 3 || len(did.Requeued)+len(did.Expired) != 0 {
 		t.Fatalf("the sweep did %+v, %v", did, err)
 	}
-	for _, id := range []string{deleted, garbled, wrong, id} {
+	for _, id := range []string{deleted, garbled, wrong, purged, id} {
 		p.check(id)
 	}
 	keys, err := subjectsOf(t.Context(), b.JS, contracts.StreamRuns, contracts.KVSubject(contracts.BucketRuns, "checkpoint.*.*.*"))
-	if err != nil || len(keys) != 5 || keys[contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(id, 1, 1))] == 0 {
+	if err != nil || len(keys) != 6 || keys[contracts.KVSubject(contracts.BucketRuns, contracts.CheckpointKey(id, 1, 1))] == 0 {
 		t.Errorf("the checkpoints are %v, %v", keys, err)
 	}
 	if did, err = ask[contracts.SweepResponse](t, b.NC, contracts.EndpointSweep, []byte{}); err != nil || len(did.Statuses)+len(did.Checkpoints) > 0 {

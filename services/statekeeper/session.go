@@ -35,6 +35,7 @@ type session struct {
 	unsaved []*entry          // those that are not stored as they are
 	pending []delivery        // not acknowledged, in the order they came
 	next    uint64            // the stream sequence that is expected now; 0 before the first
+	ahead   map[string]stored // records that were read for the deliveries at hand
 }
 
 // entry is what the session knows of one run.
@@ -70,7 +71,7 @@ func (s *session) loop(ctx context.Context, deliveries <-chan jetstream.Msg) err
 		var err error
 		select {
 		case m := <-in:
-			err = s.receive(ctx, m)
+			err = s.receive(ctx, m, in)
 		case <-beat:
 			beat = nil
 			err = s.settle(ctx, time.Now())
@@ -89,10 +90,35 @@ func (s *session) loop(ctx context.Context, deliveries <-chan jetstream.Msg) err
 	}
 }
 
-// receive takes one delivery, and first whatever the stream holds between it
+// receive takes a delivery and those that wait behind it. The records of runs
+// that are not at hand are read by one request: where more runs wait than are
+// kept, that is each one's that is begun.
+func (s *session) receive(ctx context.Context, m jetstream.Msg, behind <-chan jetstream.Msg) (err error) {
+	all := []jetstream.Msg{m}
+	for range len(behind) {
+		all = append(all, <-behind)
+	}
+	var unknown []string
+	for _, m := range all {
+		id, err := contracts.RunIDOfSubject(m.Subject())
+		if first := m.Headers().Get(jetstream.ExpectedLastSubjSeqHeader) == "0"; err == nil && !first && s.entries[id] == nil {
+			unknown = append(unknown, id)
+		}
+	}
+	if len(unknown) > 1 {
+		s.ahead, err = s.records.page(ctx, unknown)
+		defer clear(s.ahead)
+	}
+	for i := 0; err == nil && i < len(all); i++ {
+		err = s.take(ctx, all[i])
+	}
+	return err
+}
+
+// take takes one delivery, and first whatever the stream holds between it
 // and the one before: that was delivered to an instance which may be dead, and
 // acknowledging this one would acknowledge those too.
-func (s *session) receive(ctx context.Context, m jetstream.Msg) error {
+func (s *session) take(ctx context.Context, m jetstream.Msg) error {
 	meta, err := m.Metadata()
 	if err != nil {
 		return fmt.Errorf("read a delivery of %s: %w", s.consumer, err)
@@ -223,7 +249,10 @@ func (s *session) forget() {
 // further than the log for what it is: written by hand. known is a sequence
 // that the log has.
 func (s *session) credible(ctx context.Context, runID string, known uint64) (stored, error) {
-	there, err := s.records.get(ctx, runID)
+	there, err := s.ahead[runID], error(nil)
+	if there.revision == 0 {
+		there, err = s.records.get(ctx, runID)
+	}
 	if err != nil || there.rec.LogSequence <= known {
 		return there, err
 	}

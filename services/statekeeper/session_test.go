@@ -133,3 +133,43 @@ func TestForgets(t *testing.T) {
 		t.Errorf("%d records were rebuilt, none needed it", n)
 	}
 }
+
+// TestReadsAhead: what is not kept of live runs is read when they go on, many at
+// once, and what is read is what stands there: no write is refused.
+func TestReadsAhead(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { idle(s); s.projector.live = 10 })
+	heads := make(map[string]runlog.Head)
+	for range 40 {
+		head, id := p.submit(contracts.Submission{})
+		p.record(head) // one after the other: what is not stored is kept
+		heads[id] = head
+	}
+	for _, step := range []contracts.Draft{started("w-1", ""), succeeded()} {
+		for _, head := range heads {
+			p.record(head)
+		}
+		pending := make(map[string]*runlog.Pending)
+		for id, head := range heads { // all at once
+			var err error
+			if pending[id], err = p.log.AppendAsync(head, p.make(head, id, step)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for id := range heads {
+			var err error
+			if heads[id], err = pending[id].Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for id, head := range heads {
+		p.record(head)
+		p.check(id)
+	}
+	if n := k.Stats().Conflicts; n != 0 {
+		t.Errorf("%d writes were refused", n)
+	}
+}

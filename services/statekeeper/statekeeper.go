@@ -51,9 +51,10 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 		Runs:  func() map[contracts.Status]int { return s.feed.current().stats().ByStatus }})
 	s.projector = newProjector(js, f)
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
-	s.sweeper = newSweeper(s)
+	s.sweeper = newSweeper(s, (*sweeper).look, sweepInterval, sweepShare)
+	s.auditor = newSweeper(s, (*sweeper).audit, auditInterval, sweepShare) // which reads every run: the others are not to wait for it
+	s.retirer = newSweeper(s, (*sweeper).expire, retireInterval, 1)
 	s.api.sweeper = s.sweeper
-	s.auditor, s.retirer = newAuditor(s), newRetirer(s)
 	s.watchdog = &watchdog{
 		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
 		interval: pingInterval, grace: takeoverGrace, counters: f.counters, logger: cfg.Logger,
@@ -129,11 +130,4 @@ func (s *Statekeeper) supervise(ctx context.Context, stop context.CancelCauseFun
 }
 
 // sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
+func sleep(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -12,19 +11,12 @@ import (
 	"longhaul/pkg/jsutil"
 )
 
-// clear takes away the oldest work message of the queue that subject belongs
-// to, if the queue's consumer counts it as done with: nobody is ever handed it,
+// clear takes away the oldest work message of a queue, if the queue's consumer counts it as done with: nobody is ever handed it,
 // and its run, if that lives, is then found to have none. A purge by subject
 // leaves such messages behind (nats-server 2.15.2, consumer.purge, which lets
 // the ack floor pass what is in flight); one a sweep is enough.
-func (s *sweeper) clear(ctx context.Context, subject string, looked map[string]bool) error {
-	part := strings.Split(subject, ".")
-	agentKey, priority := part[2], contracts.Priority(part[3])
-	name := contracts.WorkConsumer(agentKey, priority)
-	if looked[name] {
-		return nil
-	}
-	looked[name] = true
+func (s *sweeper) clear(ctx context.Context, q queue) error {
+	name := contracts.WorkConsumer(q.agent, q.priority)
 	cons, err := s.js.Consumer(ctx, contracts.StreamWork, name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil // no worker has ever asked for it
@@ -33,7 +25,7 @@ func (s *sweeper) clear(ctx context.Context, subject string, looked map[string]b
 		return fmt.Errorf("look at queue %s: %w", name, jsutil.Translate(err))
 	}
 	oldest, err := jsutil.GetFromLeader(ctx, s.js.Conn(), contracts.StreamWork,
-		jsutil.GetRequest{Seq: 1, NextFor: contracts.WorkFilter(agentKey, priority)})
+		jsutil.GetRequest{Seq: 1, NextFor: contracts.WorkFilter(q.agent, q.priority)})
 	if errors.Is(err, jsutil.ErrNotFound) || err == nil && oldest.Sequence > cons.CachedInfo().AckFloor.Stream || s.dry {
 		return nil
 	}

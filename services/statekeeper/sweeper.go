@@ -1,11 +1,11 @@
 package statekeeper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +41,7 @@ type sweeper struct {
 
 	mu     sync.Mutex        // held by a sweep, it guards the rest
 	handed map[string]handed // by run, what the last sweep saw handed out
+	looked liveRun           // the last run that was looked at for what it waits with
 	dry    bool              // change nothing
 	did    contracts.SweepResponse
 
@@ -52,9 +53,16 @@ type sweeper struct {
 const (
 	// sweepInterval is between two sweeps; a busy broker gets more.
 	sweepInterval = 1500 * time.Millisecond
-	// sweepShare is how many times a sweep's duration the next one waits:
-	// 100,000 waiting runs are listed in some tenths of a second.
+	// sweepShare is how many times a sweep's duration the next one waits.
 	sweepShare = 20
+	// sweepRuns and sweepBytes bound what one sweep looks at of what runs wait
+	// with; the next one goes on behind it. To list the subjects of half a million
+	// work messages takes the broker seconds (nats-server 2.15.2, SubjectsTotals:
+	// each page of a list makes and sorts the whole one), and half of them once a
+	// second took more of its processors than executing them.
+	sweepRuns, sweepBytes = 1000, 4 << 20
+	// sweepDue bounds the runs of a queue that one sweep takes for handed out.
+	sweepDue = 100
 	// lostAge is how long a run must have been quiet before it is missed. A
 	// dispatcher that dies between two writes is made up for in half of it.
 	lostAge = 10 * time.Second
@@ -65,27 +73,19 @@ const (
 	longestRest = 6 * time.Hour
 )
 
-func newSweeper(k *Statekeeper) *sweeper {
+// newSweeper makes one that rests between two rounds of its task for interval
+// at least, and for share times as long as a round took.
+func newSweeper(k *Statekeeper, task func(*sweeper, context.Context) error, interval, share time.Duration) *sweeper {
 	s := &sweeper{
-		api: k.api, js: k.js, acting: k.projector.acting, interval: sweepInterval, lost: lostAge, cfg: k.cfg,
-		pace: historyInterval, share: sweepShare, most: maxExpire,
+		api: k.api, js: k.js, acting: k.projector.acting, interval: interval, lost: lostAge, cfg: k.cfg,
+		pace: historyInterval, share: share, most: maxExpire,
 	}
-	s.task = s.look
-	s.steps = []removalStep{s.leaveConversation, s.settleRound, s.purgeStates, s.purgeKey, s.purgeLog, s.purgeRounds, s.markGone}
-	return s
-}
-
-// newAuditor is a sweeper that audits.
-func newAuditor(k *Statekeeper) *sweeper {
-	s := newSweeper(k)
-	s.task, s.interval = s.audit, auditInterval
-	return s
-}
-
-// newRetirer is a sweeper that removes runs.
-func newRetirer(k *Statekeeper) *sweeper {
-	s := newSweeper(k)
-	s.task, s.interval, s.share = s.expire, retireInterval, 1
+	s.task = func(ctx context.Context) error { return task(s, ctx) }
+	// Checkpoints and key go before the log: behind it a run may begin under the
+	// same id, and they would be its own. What was settled about rounds would not.
+	s.steps = []removalStep{
+		s.leaveConversation, s.settleRound, s.purging(checkpointSubjects), s.purgeKey, s.purgeLog, s.purging(roundSubjects), s.markGone,
+	}
 	return s
 }
 
@@ -126,8 +126,13 @@ func (s *sweeper) now(ctx context.Context, data []byte) (any, error) {
 	if _, err := s.ready(); err != nil {
 		return nil, err
 	}
-	return s.round(ctx, q.DryRun, func(ctx context.Context) error {
-		return s.sweep(ctx, s.feed.current().quiet(s.interval), s.interval)
+	return s.round(ctx, q.DryRun, s.handedOut, func(ctx context.Context) error {
+		s.looked = liveRun{}
+		for {
+			if err := s.missing(ctx, s.interval); err != nil || s.looked == (liveRun{}) {
+				return err
+			}
+		}
 	}, s.expire, s.audit)
 }
 
@@ -146,7 +151,7 @@ func (s *sweeper) round(ctx context.Context, dry bool, tasks ...func(context.Con
 
 // look is one sweep, which misses what has been quiet for long.
 func (s *sweeper) look(ctx context.Context) error {
-	return s.sweep(ctx, s.feed.current().quiet(s.interval), s.lost)
+	return cmp.Or(s.handedOut(ctx), s.missing(ctx, s.lost))
 }
 
 // act notes in list what is about to be done and reports whether it is to be.
@@ -162,52 +167,75 @@ func (s *sweeper) act(list *[]string, what string, count *int64) bool {
 	return !s.dry
 }
 
-// sweep looks at runs in the order of their last events.
-func (s *sweeper) sweep(ctx context.Context, runs []liveRun, lost time.Duration) error {
-	before := s.handed
+// handedOut looks at the runs that may have been handed to a worker which died.
+func (s *sweeper) handedOut(ctx context.Context) (err error) {
+	before, queues := s.handed, make(map[queue]*jetstream.ConsumerInfo) // nil: what follows has not been handed out
 	s.handed = make(map[string]handed)
-	if len(runs) == 0 {
-		return nil
-	}
-	waits, err := s.waiting(ctx)
-	queues := make(map[string]*jetstream.ConsumerInfo) // nil: what follows has not been handed out
-	looked := make(map[string]bool)                    // queues whose stranded messages have been looked for
-	for _, run := range runs {
-		subject := waits[run.runID]
-		if run.status != contracts.StatusScheduled && subject == contracts.ScheduleAtSubject(run.runID) {
-			subject = "" // it only says by when the run has to begin
-		}
-		if err == nil && strings.HasPrefix(subject, "runs.work.") && time.Since(run.seen) >= lost {
-			err = s.clear(ctx, subject, looked)
-		}
-		switch {
-		case err != nil || ctx.Err() != nil:
-			return err
-		case subject == "" && time.Since(run.seen) >= lost:
-			err = s.restore(ctx, run)
-		case run.status == contracts.StatusPending && run.notBefore.Before(time.Now()) && strings.HasPrefix(subject, "runs.work."):
-			err = s.giveBack(ctx, run, subject, before[run.runID], queues)
+	for _, run := range s.feed.current().due(s.interval, sweepDue) {
+		if err == nil {
+			err = s.giveBack(ctx, run, before[run.id.String()], queues)
 		}
 	}
 	return err
 }
 
-// waiting lists the subjects on which runs have a work message or a schedule, by
-// run. Of several it is the work message, or a dispatcher's turn that has come.
-func (s *sweeper) waiting(ctx context.Context) (map[string]string, error) {
-	subjects := make(map[string]string)
-	for _, name := range []string{contracts.StreamSchedule, contracts.StreamWork} {
-		found, err := subjectsOf(ctx, s.js, name, ">")
+// missing looks at some of the runs that have been quiet for long, those behind
+// where it ended the last time, and misses what they should wait with.
+func (s *sweeper) missing(ctx context.Context, lost time.Duration) error {
+	stream, err := s.js.Stream(ctx, contracts.StreamWork)
+	if err != nil {
+		return fmt.Errorf("look stream %s up: %w", contracts.StreamWork, jsutil.Translate(err))
+	}
+	size := stream.CachedInfo().State
+	most := int(min(sweepRuns, max(16, sweepBytes*size.Msgs/max(size.Bytes, 1))))
+	runs := s.feed.current().quiet(lost, s.looked, most)
+	waits, err := s.waiting(ctx, runs)
+	cleared := make(map[queue]bool)
+	for _, run := range runs {
+		switch subject := waits[run.id.String()]; {
+		case err != nil || ctx.Err() != nil:
+			return err
+		case subject == "":
+			err = s.restore(ctx, run)
+		case !cleared[run.queue]:
+			cleared[run.queue] = true
+			err = s.clear(ctx, run.queue)
+		}
+	}
+	if s.looked = (liveRun{}); len(runs) == most {
+		s.looked = runs[most-1]
+		s.looked.sequence++
+	}
+	return err
+}
+
+// waiting finds the subjects on which runs have a work message or a schedule, by
+// run. A schedule that only says by when a run has to begin is none to wait with.
+func (s *sweeper) waiting(ctx context.Context, runs []liveRun) (map[string]string, error) {
+	subjects := make(map[string][]string) // by stream
+	look := func(name, subject string) { subjects[name] = append(subjects[name], subject) }
+	for _, run := range runs {
+		id := run.id.String()
+		look(contracts.StreamSchedule, contracts.ScheduleDueSubject(id))
+		if run.status == contracts.StatusScheduled {
+			look(contracts.StreamSchedule, contracts.ScheduleAtSubject(id))
+		} else {
+			look(contracts.StreamWork, run.work())
+		}
+	}
+	waits := make(map[string]string, len(runs))
+	for _, name := range []string{contracts.StreamSchedule, contracts.StreamWork} { // in the order in which a run passes through them
+		found, err := jsutil.GetLasts(ctx, s.js.Conn(), name, subjects[name])
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("look for what %d runs wait with: %w", len(runs), err)
 		}
 		for subject := range found {
-			if id, err := contracts.RunIDOfSubject(subject); err == nil && (subjects[id] == "" || subject != contracts.ScheduleAtSubject(id)) {
-				subjects[id] = subject
+			if id, err := contracts.RunIDOfSubject(subject); err == nil {
+				waits[id] = subject
 			}
 		}
 	}
-	return subjects, nil
+	return waits, nil
 }
 
 // subjectsOf lists the subjects of a stream that hold messages.
@@ -224,39 +252,39 @@ func subjectsOf(ctx context.Context, js jetstream.JetStream, name, filter string
 
 // restore has a dispatcher queue a run again, if the log says that it is live.
 func (s *sweeper) restore(ctx context.Context, run liveRun) error {
-	last, err := s.log.LastFromLeader(ctx, run.runID)
+	id := run.id.String()
+	last, err := s.log.LastFromLeader(ctx, id)
 	if errors.Is(err, jsutil.ErrNotFound) || err == nil && last.Status.Terminal() {
 		return nil
 	}
-	if err != nil || !s.act(&s.did.Requeued, run.runID, &s.counters.Requeued) {
+	if err != nil || !s.act(&s.did.Requeued, id, &s.counters.Requeued) {
 		return err
 	}
-	if _, err = s.js.Publish(ctx, contracts.ScheduleDueSubject(run.runID), []byte(contracts.RequeueWorkLost)); err != nil {
-		return fmt.Errorf("have run %s queued again: %w", run.runID, jsutil.Translate(err))
+	if _, err = s.js.Publish(ctx, contracts.ScheduleDueSubject(id), []byte(contracts.RequeueWorkLost)); err != nil {
+		return fmt.Errorf("have run %s queued again: %w", id, jsutil.Translate(err))
 	}
 	s.logger.Warn("live run has neither work message nor schedule, a dispatcher is to queue it again",
-		"run_id", run.runID, "status", last.Status, "attempt", last.Attempt)
+		"run_id", id, "status", last.Status, "attempt", last.Attempt)
 	return nil
 }
 
 // giveBack gives back the lease on a work message that a second sweep in turn
 // finds handed out while the run has not begun: its receiver has died. Once per
 // head; after that the lease decides.
-func (s *sweeper) giveBack(ctx context.Context, run liveRun, subject string, seen handed, queues map[string]*jetstream.ConsumerInfo) error {
-	part := strings.Split(subject, ".")
-	name := "work-" + part[2] + "-" + part[3]
-	queue, asked := queues[name]
+func (s *sweeper) giveBack(ctx context.Context, run liveRun, seen handed, queues map[queue]*jetstream.ConsumerInfo) error {
+	id, subject := run.id.String(), run.work()
+	cons, asked := queues[run.queue]
 	switch {
 	case seen.sequence == run.sequence && seen.sweeps > 1:
-		s.handed[run.runID] = seen
+		s.handed[id] = seen
 		return nil
 	case !asked:
-		if cons, err := s.js.Consumer(ctx, contracts.StreamWork, name); err == nil {
-			queue = cons.CachedInfo()
+		if c, err := s.js.Consumer(ctx, contracts.StreamWork, contracts.WorkConsumer(run.agent, run.priority)); err == nil {
+			cons = c.CachedInfo()
 		} // else no worker has ever asked for it
-		queues[name] = queue
+		queues[run.queue] = cons
 	}
-	if queue == nil || queue.Paused { // what was given back to a paused queue waits there
+	if cons == nil || cons.Paused { // what was given back to a paused queue waits there
 		return nil
 	}
 	m, err := jsutil.GetLast(ctx, s.js.Conn(), contracts.StreamWork, subject)
@@ -264,29 +292,29 @@ func (s *sweeper) giveBack(ctx context.Context, run liveRun, subject string, see
 	case errors.Is(err, jsutil.ErrNotFound): // begun and ended meanwhile
 		return nil
 	case err != nil:
-		return fmt.Errorf("look at the work message of run %s: %w", run.runID, err)
-	case m.Sequence > queue.Delivered.Stream: // and so are, most likely, those that came after it
-		queues[name] = nil
+		return fmt.Errorf("look at the work message of run %s: %w", id, err)
+	case m.Sequence > cons.Delivered.Stream: // and so are, most likely, those that came after it
+		queues[run.queue] = nil
 		return nil
 	case seen.sequence != run.sequence:
-		s.handed[run.runID] = handed{run.sequence, 1}
+		s.handed[id] = handed{run.sequence, 1}
 		return nil
 	}
 	var q contracts.Queued
 	if e, err := contracts.DecodeEvent(m.Data); err == nil && json.Unmarshal(e.Payload, &q) == nil && q.Follows != "" {
 		if before, err := s.log.LastFromLeader(ctx, q.Follows); err == nil && !before.Status.Terminal() {
-			s.handed[run.runID] = handed{run.sequence, 2} // it was given back by whoever saw that it is not its turn
+			s.handed[id] = handed{run.sequence, 2} // it was given back by whoever saw that it is not its turn
 			return nil
 		}
 	}
-	last, err := s.log.LastFromLeader(ctx, run.runID)
-	if err != nil || last.Sequence != run.sequence || !s.act(&s.did.Released, run.runID, &s.counters.Released) {
+	last, err := s.log.LastFromLeader(ctx, id)
+	if err != nil || last.Sequence != run.sequence || !s.act(&s.did.Released, id, &s.counters.Released) {
 		return err
 	}
-	s.handed[run.runID] = handed{run.sequence, 2}
-	s.logger.Warn("worker was handed a run and has not begun it, gave its lease back", "run_id", run.runID, "attempt", last.Attempt)
+	s.handed[id] = handed{run.sequence, 2}
+	s.logger.Warn("worker was handed a run and has not begun it, gave its lease back", "run_id", id, "attempt", last.Attempt)
 	// Of an ack subject the broker takes the two sequences alone: that of the
 	// message, and one of the consumer's that is in range.
 	return jsutil.ReleaseToken(s.js.Conn(), fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.0.0",
-		contracts.StreamWork, name, m.Sequence, queue.Delivered.Consumer))
+		contracts.StreamWork, cons.Name, m.Sequence, cons.Delivered.Consumer))
 }

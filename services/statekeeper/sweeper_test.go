@@ -58,6 +58,17 @@ func (p *player) asked() map[string]bool {
 	return runs
 }
 
+func purge(t *testing.T, b *jstest.Broker, name string) {
+	t.Helper()
+	stream, err := b.JS.Stream(t.Context(), name)
+	if err == nil {
+		err = stream.Purge(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func scheduled(at time.Time) contracts.Draft {
 	return contracts.Draft{Type: contracts.TypeScheduled, AgentKey: "echo", Priority: contracts.PriorityNormal, MaxAttempts: 3, NotBefore: at,
 		Payload: contracts.Scheduled{NotBefore: at, Submission: contracts.Submission{AgentKey: "echo"}}}
@@ -140,6 +151,32 @@ func TestSweeperMissesWork(t *testing.T) {
 	if info, err := b.JS.Stream(t.Context(), contracts.StreamSchedule); err != nil || info.CachedInfo().State.Msgs > 12+2 {
 		t.Errorf("the schedule holds %d messages, %v", info.CachedInfo().State.Msgs, err)
 	}
+}
+
+// Where more runs wait than one sweep looks at, the next ones go on behind it,
+// and then begin anew.
+func TestSweeperGoesRound(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	var last string
+	for i := range sweepRuns + 50 {
+		_, last = p.submit(contracts.Submission{})
+		if i > 0 && i < sweepRuns+49 {
+			p.putWork(last)
+		}
+	}
+	k := startKeeper(t, b, Config{}, eager)
+	waitFor(t, "the first and the last run to be missed", func() (bool, string) {
+		a := p.asked()
+		return len(a) == 2 && a[last], fmt.Sprint(len(a))
+	})
+	asked := k.api.counters.stats().Requeued
+	waitFor(t, "both to be missed again", func() (bool, string) {
+		n := k.api.counters.stats().Requeued // once it is asked for, a run waits with that
+		purge(t, b, contracts.StreamSchedule)
+		return n >= asked+2, fmt.Sprint(n)
+	})
 }
 
 // A worker takes a message and dies before it begins: the next one has it in

@@ -87,12 +87,7 @@ func (w *Worker) put(ctx context.Context, m *nats.Msg) (uint64, error) {
 }
 
 // pause waits, but not beyond the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
+func pause(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }
 
 // resume reads the state that an attempt begins with: before its start, so that
 // a broker that cannot give it charges no attempt. One that has gone changes the

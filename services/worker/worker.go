@@ -148,11 +148,7 @@ func (w *Worker) open(ctx context.Context) (stop func(), err error) {
 	if err := jsutil.WaitTopology(ctx, w.js, jsutil.NewTopology(w.cfg.Topology), w.log); err != nil {
 		return nil, err
 	}
-	for {
-		err := w.register(ctx)
-		if err == nil {
-			break
-		}
+	for err := w.register(ctx); err != nil; err = w.register(ctx) {
 		if !errors.Is(err, jsutil.ErrUnavailable) || ctx.Err() != nil {
 			return nil, err
 		}
@@ -179,17 +175,9 @@ func (w *Worker) endRuns() {
 	if n := len(w.attempts()); n > 0 {
 		w.log.Info("worker drains", "runs", n, "drain_timeout", w.cfg.DrainTimeout)
 	}
-	deadline := time.NewTimer(w.cfg.DrainTimeout)
-	defer deadline.Stop()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for len(w.attempts()) > 0 {
-		select {
-		case <-look.C:
-			continue
-		case <-deadline.C:
-		}
-		break
+	over := time.Now().Add(w.cfg.DrainTimeout)
+	for len(w.attempts()) > 0 && time.Now().Before(over) {
+		time.Sleep(min(20*time.Millisecond, time.Until(over)))
 	}
 	w.held.mu.Lock()
 	w.held.closing = true

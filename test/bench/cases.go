@@ -88,6 +88,7 @@ func groups() []group {
 			{"submit only", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) { return s.submitOnly(ctx, n) }},
 			{"execute only, of a backlog", ideal64, 1, func(ctx context.Context, s *stage, n int) (sample, error) { return s.executeOnly(ctx, n, 64) }},
 		}},
+		{"bare", plain, bares()},
 		{"workers", plain, []measurement{
 			{"1 worker process of 64 slots", "", 0.5, ours(1, 64, bench.Job{}, smallJob)},
 			{"2 worker processes of 64 slots", "1 worker process of 64 slots", 0.5, ours(2, 64, bench.Job{}, smallJob)},
@@ -102,11 +103,31 @@ func groups() []group {
 		}},
 		{"latency", plain, []measurement{
 			{"plain queue, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.rawAtRest(ctx, n) }},
+			{"bare path, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.bareAtRest(ctx, n) }},
 			{"at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.atRest(ctx, n) }},
 			{"at half load", "", 0.25, func(ctx context.Context, s *stage, n int) (sample, error) { return s.halfLoad(ctx, n) }},
 		}},
 		{"synced", synced, dear(0.1)},
 		{"replicas", three, dear(0.2)},
+	}
+}
+
+// bares is the bare path as ours has it, ours beside it, and what other
+// designs would make of it.
+func bares() []measurement {
+	const as = "bare path, as ours"
+	bare := func(kind bareKind) func(context.Context, *stage, int) (sample, error) {
+		return func(ctx context.Context, s *stage, n int) (sample, error) { return s.bareRun(ctx, n, kind) }
+	}
+	return []measurement{
+		{ideal64, as, 0.5, ideal(64, smallJob)},
+		{as, "", 0.5, bare(bareAsOurs)},
+		{ours64, as, 0.5, ours(1, 64, bench.Job{}, smallJob)},
+		{"bare path, one status a run", as, 0.5, bare(bareKind{Republish: true, Statuses: 1})},
+		{"bare path, no projection", as, 0.5, bare(bareKind{Republish: true})},
+		{"bare path, nothing republished", as, 0.5, bare(bareKind{Statuses: 2})},
+		{"bare path, clients queue by themselves", as, 0.5, bare(bareKind{Direct: true, Republish: true, Statuses: 2})},
+		{"bare path, all of these", as, 0.5, bare(bareKind{Direct: true})},
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,10 +43,10 @@ func (s *stage) measure(ctx context.Context) (meter, error) {
 		m.allocs[p.Name] = n
 		errs = append(errs, err)
 	}
-	for _, w := range s.workers {
-		spent("worker", w.PID())
+	for _, w := range slices.Concat(s.workers, slices.Collect(maps.Values(s.bare))) {
+		spent(w.kind, w.PID())
 		a, err := w.tell(ctx, order{Do: "stats"})
-		m.allocs["worker"] += a.Mallocs
+		m.allocs[w.kind] += a.Mallocs
 		errs = append(errs, err)
 	}
 	return m, errors.Join(errs...)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +47,8 @@ type stage struct {
 	configs          []cluster.BrokerConfig // of the brokers
 	services         []service
 	workers          []*workerProcess
-	hosting          int // how many of the workers host the agent now
+	bare             map[string]*workerProcess // by role
+	hosting          int                       // how many of the workers host the agent now
 	nc, watching     *nats.Conn
 	load, watch      *bench.Load // of nc, of watching
 	floor            *bench.Floor
@@ -60,7 +63,7 @@ type service struct {
 // startStage starts everything but workers. Even with an error the caller has
 // to call stop.
 func startStage(ctx context.Context, binary string, cfg stageConfig) (s *stage, err error) {
-	s = &stage{stageConfig: cfg, binary: binary}
+	s = &stage{stageConfig: cfg, binary: binary, bare: map[string]*workerProcess{}}
 	if s.dir, err = os.MkdirTemp("", "longhaul-bench-"); err != nil {
 		return s, err
 	}
@@ -209,7 +212,7 @@ func (s *stage) stop() error {
 		}
 	}
 	var errs []error
-	for _, w := range s.workers {
+	for _, w := range slices.Concat(s.workers, slices.Collect(maps.Values(s.bare))) {
 		errs = append(errs, w.Terminate(stopTime))
 	}
 	for _, p := range s.services {

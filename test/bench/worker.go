@@ -37,7 +37,8 @@ type workerConfig struct {
 
 // order is what a worker process is told to do, over NATS.
 type order struct {
-	Do          string `json:"do"` // start, stop, release (once for each start), execute, consume, stats or began
+	Do          string `json:"do"` // start, stop, release (once for each start), execute, consume, bare, stats or began
+	Role        string `json:"role,omitempty"`
 	Concurrency int    `json:"concurrency,omitempty"`
 	N           int    `json:"n,omitempty"`
 	Payload     int    `json:"payload,omitempty"`
@@ -58,6 +59,7 @@ type workerProcess struct {
 	*cluster.Process
 	nc      *nats.Conn // of the stage
 	subject string
+	kind    string // as what its costs are counted
 }
 
 func orders(name string) string { return "longhaul.bench.orders." + name }
@@ -77,7 +79,7 @@ func startWorker(ctx context.Context, nc *nats.Conn, cfg workerConfig, dir strin
 	if err != nil {
 		return nil, err
 	}
-	w := &workerProcess{Process: p, nc: nc, subject: orders(cfg.Name)}
+	w := &workerProcess{Process: p, nc: nc, subject: orders(cfg.Name), kind: "worker"}
 	return w, cluster.WaitFor(ctx, answerTime, cfg.Name+" to answer", func() bool {
 		_, err := w.tell(ctx, order{Do: "stats"})
 		return err == nil
@@ -172,7 +174,7 @@ type host struct {
 	began *bench.Latencies
 
 	release chan struct{}      // of the jobs that wait
-	cancel  context.CancelFunc // of the Longhaul worker that runs, nil without one
+	cancel  context.CancelFunc // of the Longhaul worker, or the role, that runs; nil without one
 	ended   chan error
 }
 
@@ -190,6 +192,8 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 		return answer{}, h.floor.Execute(ctx, o.N, o.Concurrency)
 	case "consume":
 		return answer{}, h.floor.Consume(ctx, o.N)
+	case "bare":
+		return answer{}, h.run(ctx, func(ctx context.Context) error { return bareServe(ctx, h.nc, o.Role, o.N, h.began.Record) })
 	case "stats":
 		return h.stats(), nil
 	case "began":
@@ -201,18 +205,23 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 
 // start begins to host the agent.
 func (h *host) start(ctx context.Context, concurrency int) error {
-	if h.cancel != nil {
-		return errors.New("it hosts already")
-	}
 	h.release = make(chan struct{})
 	w, err := worker.New(h.nc, worker.Config{Agents: []agent.Agent{bench.Agent(agentKey, h.began.Record, h.release)}, Concurrency: concurrency,
 		Topology: jsutil.TopologyOptions{Replicas: h.cfg.Replicas}, Logger: h.log})
 	if err != nil {
 		return err
 	}
+	return h.run(ctx, w.Run)
+}
+
+// run does something until it is stopped.
+func (h *host) run(ctx context.Context, do func(context.Context) error) error {
+	if h.cancel != nil {
+		return errors.New("it does something already")
+	}
 	ctx, h.cancel = context.WithCancel(ctx)
 	h.ended = make(chan error, 1)
-	go func() { h.ended <- w.Run(ctx) }() // stop waits for it
+	go func() { h.ended <- do(ctx) }() // stop waits for it
 	return nil
 }
 

@@ -141,11 +141,39 @@ func runPath(t *testing.T, p security.Plan) {
 	s.must(t, "subscriber", "stats")
 	s.must(t, "subscriber", "top", "--json")
 	s.must(t, "operator", "topology", "verify", s.d.Replicas())
+	s.must(t, "operator", "topology", "create", s.d.Replicas())
+	if _, errs, code := s.cli(t, "dispatcher", "topology", "create", s.d.Replicas(), "--agent", "other"); code == 0 || !strings.Contains(errs, "the operator's user") {
+		t.Errorf("topology create by a dispatcher ended with %d:\n%s", code, errs)
+	}
 	s.must(t, "operator", "checkpoints", "list", killed)
-	out, errs, code := s.cli(t, "operator", "doctor", "--json", s.d.Replicas())
+	out, errs, code := s.cli(t, "operator", "doctor", "--json", s.d.Replicas(), "--system-context", s.d.Context("system"))
 	// flaky was given queues, and nobody executes it: nothing else is wrong.
 	if strings.Count(out, `"wrong"`) > 1 || strings.Contains(out, "cannot be looked at") || !strings.Contains(out, `"repairs","state":"ok"`) {
 		t.Errorf("doctor ended with %d:\n%s%s", code, out, errs)
+	}
+	var report struct {
+		Findings []struct {
+			What, State string
+			Names       []string
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for _, f := range report.Findings {
+		if f.What == "fsync" || f.What == "disk" {
+			asked++
+			if f.State != "ok" || len(f.Names) != len(s.d.Made.Brokers) { // the shipped configuration syncs every write
+				t.Errorf("by the system account: %+v", f)
+			}
+		}
+	}
+	if asked != 2 {
+		t.Errorf("the servers were not asked:\n%s", out)
+	}
+	if out, _, code := s.cli(t, "operator", "doctor", "--system-context", s.d.Context("main-client")); code == 0 || !strings.Contains(out, "no server answers") {
+		t.Errorf("by a user of another account the doctor ended with %d:\n%s", code, out)
 	}
 }
 
@@ -171,7 +199,9 @@ func (s *stage) ready(t *testing.T, p *process) {
 		code, body = get(t, "http://"+address+"/readyz")
 		return code == http.StatusOK
 	})
-	if _, body = get(t, "http://"+address+"/metrics"); !strings.Contains(body, "longhaul_") {
+	_, body = get(t, "http://"+address+"/metrics")
+	bounded := strings.Contains(body, "\nlonghaul_statekeeper_storage_limit_bytes ") && strings.Contains(body, "\nlonghaul_statekeeper_storage_used_bytes ")
+	if strings.HasPrefix(p.name, "statekeeper") != bounded || !strings.Contains(body, "longhaul_") {
 		t.Errorf("metrics of %s:\n%s", p.name, body)
 	}
 }

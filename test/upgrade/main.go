@@ -7,6 +7,9 @@
 // Each run is judged by its log: it follows the transition table, ends in one
 // terminal event, as it should, and no attempt was ever begun but the first and
 // those that follow on a drain.
+//
+// With -record it makes a recording instead, for the test in this package, which
+// replays what former services have left on a broker to today's.
 package main
 
 import (
@@ -21,6 +24,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
@@ -50,6 +55,7 @@ type options struct {
 	before, after string
 	perSecond     int
 	aside         time.Duration
+	agents        []string
 }
 
 func run(ctx context.Context) (err error) {
@@ -58,9 +64,14 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&o.after, "new", "bin/longhaul", "binary of the new version")
 	flag.IntVar(&o.perSecond, "rate", 30, "runs submitted each second")
 	flag.DurationVar(&o.aside, "aside", 3*time.Second, "how long old and new run side by side at each swap")
+	recording := flag.String("record", "", "have the old version make a recording for the replay, in this file, and no more")
 	flag.Parse()
 	if o.before == "" {
 		return errors.New("-old names no binary")
+	}
+	if o.agents = []string{"count"}; *recording != "" {
+		o.agents = []string{"count", "echo", "flaky"}
+		return record(ctx, o, *recording)
 	}
 	s, err := newStage(ctx, o)
 	defer func() { err = errors.Join(err, s.stop(err != nil)) }()
@@ -89,6 +100,7 @@ type stage struct {
 	broker  *cluster.Broker
 	client  *client.Client
 	log     *runlog.Log
+	js      jetstream.JetStream
 	hangUp  func()
 	started int
 	current map[string]*cluster.Process // by service
@@ -117,7 +129,7 @@ func newStage(ctx context.Context, o options) (*stage, error) {
 	if err != nil {
 		return s, err
 	}
-	s.log = runlog.New(js)
+	s.log, s.js = runlog.New(js), js
 	for _, service := range services() {
 		if s.current[service], err = s.start(s.before, service); err != nil {
 			return s, err
@@ -132,7 +144,10 @@ func (s *stage) start(binary, service string) (*cluster.Process, error) {
 	s.started++
 	args := []string{service, "--nats", s.broker.URL}
 	if service == "worker" {
-		args = append(args, "--agent", "count", "--concurrency", "50", "--drain-timeout-seconds", "1", "--worker-id", fmt.Sprintf("w-%d", s.started))
+		for _, key := range s.agents {
+			args = append(args, "--agent", key)
+		}
+		args = append(args, "--concurrency", "50", "--drain-timeout-seconds", "1", "--worker-id", fmt.Sprintf("w-%d", s.started))
 	}
 	return cluster.StartProcess(exec.Command(binary, args...), fmt.Sprintf("%d-%s", s.started, service), s.dir)
 }
@@ -142,7 +157,7 @@ func (s *stage) await(ctx context.Context) error {
 	return cluster.WaitFor(ctx, time.Minute, "the agent to be registered and a statekeeper to answer", func() bool {
 		agents, err := s.client.Agents(ctx)
 		_, statsErr := s.client.Stats(ctx)
-		return err == nil && statsErr == nil && len(agents) == 1
+		return err == nil && statsErr == nil && len(agents) == len(s.agents)
 	})
 }
 

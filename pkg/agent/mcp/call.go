@@ -25,9 +25,7 @@ func (s *Server) call(ctx context.Context, tool string, args json.RawMessage, ag
 	if key := agent.StepKey(ctx); key != "" {
 		params.Meta[metaKey] = key
 	}
-	if parent := tracing.Traceparent(ctx); parent != "" {
-		params.Meta["traceparent"] = parent // the protocol's own name for it
-	}
+	tracing.Carry(ctx, func(name, value string) { params.Meta[name] = value }) // the protocol's own names
 	for try := 1; ; try++ {
 		l, err := s.connected(ctx)
 		if err != nil {

@@ -60,7 +60,7 @@ func (s *Schema) Check(doc json.RawMessage, at string) contracts.Faults {
 	if len(doc) == 0 {
 		doc = json.RawMessage("{}")
 	}
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
+	v, err := decode(doc)
 	if err != nil {
 		return contracts.Faults{{Field: at, Message: "must be JSON: " + err.Error()}}
 	}

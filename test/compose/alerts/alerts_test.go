@@ -130,6 +130,8 @@ const healthy = `load 30s
   longhaul_statekeeper_queue_paused{instance="c",agent_key="paused",priority="low"} 1x120
   longhaul_statekeeper_queue_paused{instance="c",agent_key="echo",priority="low"} 0x120
   longhaul_statekeeper_inbox_messages{instance="c",consumer="dispatcher-submit"} 0 40 0 300 0 0x115
+  longhaul_statekeeper_storage_used_bytes{instance="c"} 0+50x120
+  longhaul_statekeeper_storage_limit_bytes{instance="c"} 10000x120
   longhaul_statekeeper_projection_lag_seconds{instance="c"} 0 1 2 0 1x116
   longhaul_worker_takeovers_total{instance="a"} 0x60 3x60
   longhaul_worker_attempts_ended_total{instance="a",agent_key="echo",outcome="succeeded"} 0+50x120
@@ -157,6 +159,7 @@ var scenarios = map[string]struct {
 	"LonghaulQueueAging":         {`longhaul_statekeeper_queue_oldest_seconds{instance="c",agent_key="echo",priority="low"} 0+30x120`, 9 * time.Minute},
 	"LonghaulQueuePaused":        {`longhaul_statekeeper_queue_oldest_seconds{instance="c",agent_key="paused",priority="low"} 13000+30x120`, 52 * time.Minute},
 	"LonghaulInboxBacklog":       {`longhaul_statekeeper_inbox_messages{instance="c",consumer="dispatcher-submit"} 0x20 50x100`, 20 * time.Minute},
+	"LonghaulStorageFull":        {`longhaul_statekeeper_storage_used_bytes{instance="c"} 0x20 8001x100`, 16 * time.Minute},
 	"LonghaulProjectionLag":      {`longhaul_statekeeper_projection_lag_seconds{instance="c"} 0+5x120`, 6 * time.Minute},
 	"LonghaulProjectionUnknown":  {`-longhaul_statekeeper_projection_lag_seconds{instance="c"}`, 6 * time.Minute},
 	"LonghaulTakeovers":          {`longhaul_worker_takeovers_total{instance="a"} 0x20 0+1x100`, 20 * time.Minute},

@@ -108,9 +108,7 @@ func (s *service) request(ctx context.Context, run *agent.Run, token string) (*h
 	for name, value := range s.cfg.Headers {
 		req.Header.Set(name, value)
 	}
-	if parent := tracing.Traceparent(ctx); parent != "" {
-		req.Header.Set("Traceparent", parent)
-	}
+	tracing.Carry(ctx, req.Header.Set)
 	switch {
 	case token == "":
 	case s.cfg.TokenHeader != "":
