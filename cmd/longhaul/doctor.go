@@ -93,13 +93,27 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 		{"broker", x.broker, false}, {"topology", x.topology, false}, {"replicas", x.streams, false}, {"servers", x.servers, false},
 		{"account", x.account, false}, {"clocks", x.clocks, false}, {"workers", x.ask, true},
 		{"agents", x.agents, true}, {"workers", x.workers, true}, {"statuses lag", x.lag, true}, {"runs", x.runs, true}, {"repairs", x.repairs, true},
-		{"permissions", x.permissions, false},
+		{lastLook, x.permissions, false},
 	} {
-		if !look.further || !d.Broker {
+		switch {
+		case look.further && d.Broker:
+		case look.what != lastLook && x.refused() != nil: // each further question would wait for an answer that does not come
+		default:
 			x.failed(look.what, look.at(ctx))
 		}
 	}
 	return x.report(a)
+}
+
+// lastLook is made in any case.
+const lastLook = "permissions"
+
+// refused is what the broker has refused to this user, nil if nothing.
+func (x *examination) refused() error {
+	if err := x.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
+		return err
+	}
+	return nil
 }
 
 func (x *examination) say(what, state, words string, names ...string) {

@@ -174,8 +174,8 @@ func (x *examination) account(ctx context.Context) error {
 // permissions tells whether the broker asks for names, and what it has refused
 // us; it comes last.
 func (x *examination) permissions(context.Context) error {
-	if err := x.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
-		x.say("permissions", findingWrong, "the broker has refused this user something; the doctor needs the operator's user: "+strings.TrimPrefix(err.Error(), "nats: "))
+	if err := x.refused(); err != nil {
+		x.say("permissions", findingWrong, "the broker has refused this user something, and the doctor has stopped there; it needs the operator's user: "+strings.TrimPrefix(err.Error(), "nats: "))
 		return nil
 	}
 	if !x.nc.AuthRequired() {

@@ -134,3 +134,18 @@ func TestHear(t *testing.T) {
 		}
 	}
 }
+
+// In the midst of an upgrade statekeepers of two versions answer.
+func TestDoctorOfVersions(t *testing.T) {
+	for _, tc := range []struct {
+		keepers []keeper
+		mixed   bool
+	}{{[]keeper{{Version: "0.1.0"}, {Version: "0.1.0"}}, false}, {[]keeper{{Version: "0.1.0"}, {Version: "0.2.0"}}, true}} {
+		x := &examination{}
+		x.versions(tc.keepers)
+		f := x.findings[0]
+		if strings.Contains(f.Words, "several versions run side by side") != tc.mixed || !strings.Contains(f.Words, "this is longhaul ") || tc.mixed != (len(f.Names) == 2) {
+			t.Errorf("%+v: %+v", tc.keepers, f)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"runtime"
 	"strings"
@@ -131,14 +132,35 @@ func Trace(ctx context.Context, getenv func(string) string, service, version str
 	if err != nil || e == nil {
 		return nil, func() {}, err
 	}
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("spans could not be sent", "error", err) }))
+	hide := hider(getenv)
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("spans could not be sent", "error", hide.Replace(err.Error())) }))
 	return e.Tracer, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceFlush)
 		defer cancel()
 		if err := e.Close(ctx); err != nil {
-			log.Warn("the last spans could not be sent", "error", err)
+			log.Warn("the last spans could not be sent", "error", hide.Replace(err.Error()))
 		}
 	}, nil
+}
+
+// hider takes the headers that a collector is sent, which are for secrets, out of
+// what it answers: the exporter repeats that in its errors.
+func hider(getenv func(string) string) *strings.Replacer {
+	var pairs []string
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+		for header := range strings.SplitSeq(getenv(name), ",") {
+			_, value, _ := strings.Cut(header, "=")
+			value = strings.TrimSpace(value)
+			if value == "" {
+				continue
+			}
+			pairs = append(pairs, value, "(hidden)")
+			if plain, err := url.PathUnescape(value); err == nil && plain != value {
+				pairs = append(pairs, plain, "(hidden)")
+			}
+		}
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // NameEnvironment gives every flag of a grammar its environment variable. Those

@@ -172,6 +172,9 @@ func runPath(t *testing.T, p security.Plan) {
 	if asked != 2 {
 		t.Errorf("the servers were not asked:\n%s", out)
 	}
+	if out, _, code := s.cli(t, "dispatcher", "doctor", "--json"); code == 0 || !strings.Contains(out, `"permissions","state":"wrong"`) || !strings.Contains(out, "needs the operator's user") {
+		t.Errorf("as the dispatcher's user the doctor ended with %d:\n%s", code, out)
+	}
 	if out, _, code := s.cli(t, "operator", "doctor", "--system-context", s.d.Context("main-client")); code == 0 || !strings.Contains(out, "no server answers") {
 		t.Errorf("by a user of another account the doctor ended with %d:\n%s", code, out)
 	}

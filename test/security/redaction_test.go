@@ -32,6 +32,8 @@ var secrets = map[string]string{
 	"an mcp server's secret header":  "hdr-mcp-0000000000000004",
 	"a program's environment":        "env-exec-000000000000005",
 	"the worker's own environment":   "env-worker-0000000000006",
+	"a collector's header":           "hdr-otlp-000000000000007",
+	"a user's nkey that is damaged":  "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTXX",
 	"a seal key":                     "c2VhbC1rZXktMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA=",
 }
 
@@ -51,7 +53,7 @@ func TestRedaction(t *testing.T) {
 	defer echo.Close()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "agents.yaml")
-	keys := filepath.Join(dir, "seal.keys")
+	keys, nkey := filepath.Join(dir, "seal.keys"), filepath.Join(dir, "user.nk")
 	for path, text := range map[string]string{
 		config: fmt.Sprintf(`
 agents:
@@ -69,6 +71,7 @@ agents:
   - key: chat
     chat: {model: gpt-x, base_url: %[1]q, api_key_env: T_CHAT, tools: [files]}
 `, echo.URL),
+		nkey: secrets["a user's nkey that is damaged"] + "\n",
 		keys: "k1 " + secrets["a seal key"] + "\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -76,7 +79,8 @@ agents:
 		}
 	}
 	env := append(os.Environ(), "LONGHAUL_NATS="+url, "LONGHAUL_LOG_LEVEL=debug", "T_CHAT="+secrets["a chat agent's key"], "T_HTTP="+secrets["an http agent's token"],
-		"T_MCP="+secrets["an mcp server's token"], "T_HDR="+secrets["an mcp server's secret header"], "T_OTHER="+secrets["the worker's own environment"])
+		"T_MCP="+secrets["an mcp server's token"], "T_HDR="+secrets["an mcp server's secret header"], "T_OTHER="+secrets["the worker's own environment"],
+		"OTEL_EXPORTER_OTLP_ENDPOINT="+echo.URL, "OTEL_EXPORTER_OTLP_HEADERS=X-Team="+secrets["a collector's header"], "OTEL_BSP_SCHEDULE_DELAY=20")
 	var all output
 	start := func(args ...string) {
 		t.Helper()
@@ -119,6 +123,8 @@ agents:
 	run("topology", "verify", "--nats", strings.Replace(url, "@127.0.0.1", "@127.0.0.1:1", 1)+"x") // no URL
 	run("topology", "verify", "--nats", "nats://ann:"+secrets["the broker's password in a URL"]+"@127.0.0.1:1")
 	run("topology", "verify", "--nats", strings.Replace(url, "ann:", "bob:", 1))
+	run("topology", "verify", "--nkey", nkey)
+	run("topology", "verify", "--creds", nkey)
 
 	// Every stream, every subject.
 	nc, err := nats.Connect(url)
