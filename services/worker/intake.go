@@ -20,9 +20,11 @@ var shares = map[contracts.Priority]int{contracts.PriorityHigh: 16, contracts.Pr
 const maxStanding = 8
 
 // How long requests stand. That to a queue with a backlog is short: others may
-// have emptied it meanwhile, and until it ends its slots are promised.
+// have emptied it meanwhile, and until it ends its slots are promised. The
+// other one is missed only when it has ended, if a change of leader loses it:
+// until then nobody asks.
 const (
-	standsIdle    = 5 * time.Second
+	standsIdle    = 2 * time.Second
 	standsBacklog = 100 * time.Millisecond
 )
 
