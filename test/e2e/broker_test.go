@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"longhaul/internal/backup"
 	"longhaul/pkg/jsutil"
 	"longhaul/test/cluster"
 )
@@ -24,6 +25,7 @@ func (s *stage) startBroker(t *testing.T) {
 	}
 	if s.secured != nil {
 		s.secured.RestartAll(t)
+		s.awaitLeaders(t)
 		return
 	}
 	var err error
@@ -77,6 +79,29 @@ func (s *stage) startNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.awaitNodes(t)
+	s.awaitLeaders(t)
+}
+
+// awaitLeaders waits until each of our streams that there is has a leader: a
+// person who has restarted all brokers would look, too.
+func (s *stage) awaitLeaders(t *testing.T) {
+	t.Helper()
+	js, err := jetstream.New(s.connect(t, "operator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "every stream to have a leader", func() bool {
+		for _, name := range backup.Streams() {
+			st, err := js.Stream(t.Context(), name)
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				continue
+			}
+			if err != nil || st.CachedInfo().Cluster != nil && st.CachedInfo().Cluster.Leader == "" {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // awaitNodes waits until they have found one another and take what is written.

@@ -283,7 +283,11 @@ func checkLog(t *testing.T, log *runlog.Log, runID string) []runlog.Entry {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	patience := 40 * time.Second
+	if onThree() { // leaders are chosen, which takes up to nine seconds each time
+		patience *= 2
+	}
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)

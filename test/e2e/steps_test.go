@@ -124,7 +124,10 @@ func (s *stage) keepWorker(t *testing.T, dir string) chan *os.Process {
 				_ = cmd.Process.Kill()
 				<-ended
 			}
-			<-alive
+			select {
+			case <-alive: // or the test that ends has it in hand
+			case <-ctx.Done():
+			}
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-kept })

@@ -47,8 +47,8 @@ type window struct {
 const tail = 3 * time.Second
 
 // between is the pause between two windows, so that what was submitted in the
-// one is not held up by the other.
-const between = 3 * time.Second
+// one has ended when the other begins: a long run lasts three seconds.
+const between = 6 * time.Second
 
 // disturb is a window around do. It is over when the cluster is well.
 func (s *stage) disturb(ctx context.Context, name string, do func(context.Context) error) (window, error) {
