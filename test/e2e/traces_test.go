@@ -147,7 +147,7 @@ agents:
 		t.Fatal(stderr)
 	}
 	waitFor(t, "the second turn, and the spans before it", func() bool {
-		return model.Asked(2) == 1 && len(spans.named("step model:1")) == 1 && len(spans.named("execute_tool weather")) == 1
+		return model.Asked(2) == 1 && len(spans.named("step model:1")) == 1 && len(spans.named("step tool:weather:a")) == 1
 	})
 	w.kill()
 	s.start(t, "worker", "--config", config)
