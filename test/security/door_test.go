@@ -199,6 +199,7 @@ func TestHostedAgent(t *testing.T) {
 			cmd := exec.Command(self) // a cleanup outlives the test's context
 			cmd.Env = append(append(os.Environ(), asHost+"=1"), env...)
 			p := s.launch(t, "host by "+name, cmd)
+			s.waitForAgent(t, "echo")
 			if out := s.must(t, "client", "submit", "echo", "--message", "by "+name, "--wait"); !strings.Contains(out, "by "+name) {
 				t.Errorf("answered %q", out)
 			}
