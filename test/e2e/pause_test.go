@@ -67,7 +67,12 @@ func TestPause(t *testing.T) {
 	}
 	// Only then would a queue that is not paused hand the orphan out.
 	keeper.waitFor(t, "gave its leases back")
-	out, stderr, code := s.cli(t, "", "doctor", "--json")
+	var out, stderr string
+	code := -1
+	waitFor(t, "the doctor to be content, when statuses have caught up with the brokers' restart", func() bool {
+		out, stderr, code = s.cli(t, "", "doctor", "--json")
+		return code == 0
+	})
 	if err := json.Unmarshal([]byte(out), &found); err != nil || code != 0 {
 		t.Errorf("the doctor ended with %d: %v\n%s%s", code, err, out, stderr)
 	}
