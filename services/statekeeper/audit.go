@@ -17,68 +17,108 @@ import (
 
 const (
 	// auditAge is how old the last event of a run must be before its record is
-	// held against it, and before a checkpoint is taken for an orphan.
-	auditAge, orphanAge = 5 * time.Second, time.Minute
-	// auditKeys are looked at together. An audit that nobody waits for rests then for
-	// auditShare times as long as that took: nobody is to feel it.
-	auditKeys, auditShare = 100, 20
+	// held against it.
+	auditAge = 5 * time.Second
+	// orphanAge is the same of a checkpoint that is taken for an orphan.
+	orphanAge = time.Minute
+	// auditTogether keys are looked at at a time.
+	auditTogether = 100
+	// auditShare is how many times as long as that took an audit rests that
+	// nobody waits for: nobody is to feel it.
+	auditShare = 20
 )
 
 // audit compares every status record with its log, and removes checkpoints that
-// no log names, or that are too many. It takes the records and keys as they were at its start.
+// no log names, or that are too many. It takes the keys as they were at its
+// start, and then looks for logs that none of them is of.
 func (s *sweeper) audit(ctx context.Context) error {
-	var found map[string]uint64
-	keys, prefix := make(map[string]uint64), contracts.KVSubject(contracts.BucketRuns, "")
-	for _, filter := range []string{"checkpoint.>", "round.>", "status.*"} {
-		var err error
-		if found, err = subjectsOf(ctx, s.js, contracts.StreamRuns, prefix+filter); err != nil {
+	keys := make(map[string]uint64)
+	for _, what := range []string{"checkpoint.>", "round.>", "status.*"} {
+		found, err := subjectsOf(ctx, s.js, contracts.StreamRuns, contracts.KVSubject(contracts.BucketRuns, what))
+		if err != nil {
 			return err
 		}
 		maps.Copy(keys, found)
 	}
-	stream, err := s.js.Stream(ctx, contracts.StreamLog)
-	var logs map[string]uint64
-	if err == nil && stream.CachedInfo().State.NumSubjects > uint64(len(found)) { // some have no record; to list them costs the broker much
-		logs, err = subjectsOf(ctx, s.js, contracts.StreamLog, contracts.SubjectAllEvents)
-	}
+	logs, err := s.auditKeys(ctx, slices.Collect(maps.Keys(keys)))
 	if err != nil {
-		return fmt.Errorf("look for logs without a record: %w", jsutil.Translate(err))
+		return err
 	}
-	for subject := range logs {
-		if id, err := contracts.RunIDOfSubject(subject); err == nil {
-			keys[statusSubject(id)] = 1
+	stream, err := s.js.Stream(ctx, contracts.StreamLog)
+	if err != nil {
+		return fmt.Errorf("look stream %s up: %w", contracts.StreamLog, jsutil.Translate(err))
+	}
+	if stream.CachedInfo().State.NumSubjects <= uint64(logs) {
+		return ctx.Err() // each log has its record; to list them would cost the broker much
+	}
+	all, err := subjectsOf(ctx, s.js, contracts.StreamLog, contracts.SubjectAllEvents)
+	if err != nil {
+		return err
+	}
+	var without []string
+	for subject := range all {
+		if id, err := contracts.RunIDOfSubject(subject); err == nil && keys[statusSubject(id)] == 0 {
+			without = append(without, statusSubject(id))
 		}
 	}
+	_, err = s.auditKeys(ctx, without)
+	return err
+}
+
+// auditKeys audits some keys of bucket runs, and counts the logs that those of
+// records are of.
+func (s *sweeper) auditKeys(ctx context.Context, keys []string) (logs int, err error) {
+	slices.Sort(keys)              // which is mostly the order of their making: the broker reads what stands together
 	stored := make(map[string]int) // checkpoints, by run
-	// In order, which is mostly that of their making: the broker reads what stands together.
-	for some := range slices.Chunk(slices.Sorted(maps.Keys(keys)), auditKeys) {
+	for some := range slices.Chunk(keys, auditTogether) {
 		begun := time.Now()
 		fine, err := s.agreeing(ctx, some)
+		if err != nil {
+			return logs, fmt.Errorf("audit %d keys from %s on: %w", len(some), some[0], err)
+		}
+		logs += len(fine)
 		for _, subject := range some {
-			key := strings.TrimPrefix(subject, prefix)
-			if id := runIDOf(subject); err == nil && contracts.CheckRunID(id) == nil && !fine[id] {
-				err = s.repair(ctx, id)
-			} else if id, epoch, n, parseErr := contracts.ParseCheckpointKey(key); parseErr == nil && err == nil {
-				err = s.orphan(ctx, id, epoch, n)
-				if stored[id]++; err == nil && stored[id] == s.keep+1 && !s.dry {
-					err = s.trim(ctx, id)
-				}
-			} else if id, ok := contracts.RunIDOfRoundKey(key); ok && err == nil {
-				err = s.repair(ctx, id)
-			}
-			if err != nil {
-				return fmt.Errorf("audit %s: %w", key, jsutil.Translate(err))
+			key := strings.TrimPrefix(subject, contracts.KVSubject(contracts.BucketRuns, ""))
+			if err := s.auditKey(ctx, key, fine, stored); err != nil {
+				return logs, fmt.Errorf("audit %s: %w", key, jsutil.Translate(err))
 			}
 		}
 		if _, hurry := ctx.Deadline(); !hurry {
 			sleep(ctx, auditShare*time.Since(begun))
 		}
 	}
-	return ctx.Err()
+	return logs, ctx.Err()
 }
 
-// agreeing finds, among keys, the runs whose status record says what their log
-// does. Of another one nothing is said: it may be about to be written.
+// auditKey audits one key. fine says of runs whether their records are known to
+// agree with their logs, stored counts the checkpoints of each.
+func (s *sweeper) auditKey(ctx context.Context, key string, fine map[string]bool, stored map[string]int) error {
+	if id, ok := strings.CutPrefix(key, "status."); ok && contracts.CheckRunID(id) == nil {
+		if fine[id] {
+			return nil
+		}
+		return s.repair(ctx, id)
+	}
+	if id, ok := contracts.RunIDOfRoundKey(key); ok {
+		return s.repair(ctx, id)
+	}
+	id, epoch, n, err := contracts.ParseCheckpointKey(key)
+	if err != nil {
+		return nil //nolint:nilerr // it is none of ours
+	}
+	if err := s.orphan(ctx, id, epoch, n); err != nil {
+		return err
+	}
+	stored[id]++
+	if stored[id] != s.keep+1 || s.dry {
+		return nil
+	}
+	return s.trim(ctx, id)
+}
+
+// agreeing finds, among keys, the runs that have a log, and whether their status
+// records say what that does. Of another one nothing is said: it may be about to
+// be written.
 func (s *sweeper) agreeing(ctx context.Context, keys []string) (map[string]bool, error) {
 	var ids, logs []string
 	for _, subject := range keys {
@@ -92,10 +132,14 @@ func (s *sweeper) agreeing(ctx context.Context, keys []string) (map[string]bool,
 	}
 	ends, err := jsutil.GetLasts(ctx, s.nc, contracts.StreamLog, logs)
 	fine := make(map[string]bool)
-	for subject, m := range ends {
-		e, err := runlog.Decode(subject, m.Sequence, m.Data)
-		rec := records[e.RunID].rec
-		fine[e.RunID] = err == nil && rec.Seq == e.Seq && rec.LogSequence == e.Sequence && reflect.DeepEqual(rec.Position, e.Position)
+	for i, id := range ids {
+		m, there := ends[logs[i]]
+		if !there {
+			continue
+		}
+		e, err := runlog.Decode(logs[i], m.Sequence, m.Data)
+		rec := records[id].rec
+		fine[id] = err == nil && rec.Seq == e.Seq && rec.LogSequence == e.Sequence && reflect.DeepEqual(rec.Position, e.Position)
 	}
 	return fine, err
 }
@@ -132,12 +176,18 @@ func (s *sweeper) repair(ctx context.Context, runID string) error {
 // ever will.
 func (s *sweeper) orphan(ctx context.Context, runID string, epoch, n uint64) error {
 	last, err := s.log.LastFromLeader(ctx, runID)
-	if err != nil && !errors.Is(err, jsutil.ErrNotFound) || err == nil && (epoch >= last.Epoch && last.Status.Held() || time.Since(last.Time) < orphanAge) {
+	switch current := epoch >= last.Epoch && last.Status.Held(); {
+	case err != nil && !errors.Is(err, jsutil.ErrNotFound):
 		return err
+	case err == nil && (current || time.Since(last.Time) < orphanAge):
+		return nil // it may be about to be named
 	}
 	for e, err := range s.log.Scan(ctx, runID, 0) {
-		if err != nil && !errors.Is(err, runlog.ErrMalformed) || e.Type == contracts.TypeCheckpoint && e.Checkpoint != nil && e.Checkpoint.Epoch == epoch && e.Checkpoint.N == n {
+		if err != nil && !errors.Is(err, runlog.ErrMalformed) {
 			return err
+		}
+		if c := e.Checkpoint; e.Type == contracts.TypeCheckpoint && c != nil && c.Epoch == epoch && c.N == n {
+			return nil
 		}
 	}
 	key := contracts.CheckpointKey(runID, epoch, n)

@@ -1,6 +1,7 @@
 package statekeeper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -170,7 +171,7 @@ func succeeded() contracts.Draft {
 // submit appends run.queued of a new run.
 func (p *player) submit(s contracts.Submission) (runlog.Head, string) {
 	p.t.Helper()
-	id := contracts.NewRunID()
+	id := cmp.Or(s.RunID, contracts.NewRunID())
 	return p.next(runlog.Head{}, id, queued(s)), id
 }
 

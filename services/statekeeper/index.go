@@ -98,8 +98,9 @@ func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
 		r.ended = s.FinishedAt.UnixNano()
 	} else if contracts.CheckAgentKey(s.AgentKey) == nil && s.Priority.Valid() { // else a stranger wrote it, and the audit finds that
 		r.live = &liveRun{
-			id, queue{r.agent.Value(), contracts.Priority(unique.Make(string(s.Priority)).Value())},
-			contracts.Status(r.status.Value()), s.LogSequence, s.NotBefore, time.Now(),
+			id:     id,
+			queue:  queue{r.agent.Value(), contracts.Priority(unique.Make(string(s.Priority)).Value())}, // texts that are shared
+			status: contracts.Status(r.status.Value()), sequence: s.LogSequence, notBefore: s.NotBefore, seen: time.Now(),
 		}
 		x.live.Set(r.live)
 	}
@@ -215,7 +216,12 @@ func (r liveRun) work() string { return contracts.WorkSubject(r.agent, r.priorit
 
 // behind orders live runs as the index has them.
 func behind(a, b *liveRun) bool {
-	return cmp.Or(cmp.Compare(a.agent, b.agent), cmp.Compare(a.priority, b.priority), cmp.Compare(a.sequence, b.sequence), bytes.Compare(a.id[:], b.id[:])) < 0
+	return cmp.Or(
+		cmp.Compare(a.agent, b.agent),
+		cmp.Compare(a.priority, b.priority),
+		cmp.Compare(a.sequence, b.sequence),
+		bytes.Compare(a.id[:], b.id[:]),
+	) < 0
 }
 
 // quiet lists live runs of which the index has learned nothing for the
@@ -234,25 +240,28 @@ func (x *index) quiet(d time.Duration, from liveRun, limit int) (runs []liveRun)
 }
 
 // due lists of each queue the first runs that could begin and of which the
-// index has learned nothing for the duration, at most limit: if some have been
-// handed to a worker, they are the ones.
-func (x *index) due(d time.Duration, limit int) (runs []liveRun) {
+// index has learned nothing for the duration, at most limit and none that is
+// settled: if some have been handed to a worker, they are the ones.
+func (x *index) due(d time.Duration, limit int, settled func(*liveRun) bool) (runs []liveRun) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	now := time.Now()
-	for from := (liveRun{}); ; from.sequence = math.MaxUint64 {
+	from := liveRun{}
+	for {
 		var q queue
 		room := limit
 		x.live.Ascend(&from, func(r *liveRun) bool {
 			q = cmp.Or(q, r.queue)
-			if r.queue == q && r.status == contracts.StatusPending && r.notBefore.Before(now) && now.Sub(r.seen) >= d {
-				runs, room = append(runs, *r), room-1
+			if r.queue == q && r.status == contracts.StatusPending && r.notBefore.Before(now) && now.Sub(r.seen) >= d && !settled(r) {
+				runs = append(runs, *r)
+				room--
 			}
 			return r.queue == q && room > 0
 		})
-		if from.queue = q; q == (queue{}) {
+		if q == (queue{}) {
 			return runs
 		}
+		from = liveRun{queue: q, sequence: math.MaxUint64} // behind all of it
 	}
 }
 

@@ -519,8 +519,11 @@ func TestAudit(t *testing.T) {
 	for _, h := range []runlog.Head{deletedHead, garbledHead, wrongHead, purgedHead, head} {
 		p.record(h)
 	}
-	if _, err := b.JS.PublishMsg(t.Context(), &nats.Msg{Subject: statusSubject(deleted), Header: nats.Header{kvOperation: {"DEL"}}}); err != nil {
-		t.Fatal(err)
+	// Markers of runs that have gone must not stand in for the record that has.
+	for _, id := range []string{deleted, contracts.NewRunID(), contracts.NewRunID(), contracts.NewRunID()} {
+		if _, err := b.JS.PublishMsg(t.Context(), &nats.Msg{Subject: statusSubject(id), Header: nats.Header{kvOperation: {"DEL"}}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := k.sweeper.purge(t.Context(), statusSubject(purged)); err != nil { // not even a marker is left
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	s.projector = newProjector(js, f)
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
 	s.sweeper = newSweeper(s, (*sweeper).look, sweepInterval, sweepShare)
-	s.auditor = newSweeper(s, (*sweeper).audit, auditInterval, sweepShare) // which reads every run: the others are not to wait for it
+	s.auditor = newSweeper(s, (*sweeper).audit, auditInterval, 0) // reads every run, and rests in between: the others are not to wait for it
 	s.retirer = newSweeper(s, (*sweeper).expire, retireInterval, 1)
 	s.api.sweeper = s.sweeper
 	s.watchdog = &watchdog{

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"longhaul/internal/sabotage"
@@ -39,10 +41,10 @@ type sweeper struct {
 	cfg      Config
 	steps    []removalStep // of a removal
 
-	mu     sync.Mutex        // held by a sweep, it guards the rest
-	handed map[string]handed // by run, what the last sweep saw handed out
-	looked liveRun           // the last run that was looked at for what it waits with
-	dry    bool              // change nothing
+	mu     sync.Mutex           // held by a sweep, it guards the rest
+	handed map[uuid.UUID]handed // by run, what the last sweep saw handed out
+	looked liveRun              // the last run that was looked at for what it waits with
+	dry    bool                 // change nothing
 	did    contracts.SweepResponse
 
 	acts    sync.Mutex // guards did while removals go on beside one another
@@ -60,7 +62,10 @@ const (
 	// work messages takes the broker seconds (nats-server 2.15.2, SubjectsTotals:
 	// each page of a list makes and sorts the whole one), and half of them once a
 	// second took more of its processors than executing them.
-	sweepRuns, sweepBytes = 1000, 4 << 20
+	sweepRuns  = 1000
+	sweepBytes = 4 << 20
+	// sweepTogether messages are in memory at a time, and each may be large.
+	sweepTogether = 64
 	// sweepDue bounds the runs of a queue that one sweep takes for handed out.
 	sweepDue = 100
 	// lostAge is how long a run must have been quiet before it is missed. A
@@ -128,9 +133,11 @@ func (s *sweeper) now(ctx context.Context, data []byte) (any, error) {
 	}
 	return s.round(ctx, q.DryRun, s.handedOut, func(ctx context.Context) error {
 		s.looked = liveRun{}
+		var faults []error
 		for {
-			if err := s.missing(ctx, s.interval); err != nil || s.looked == (liveRun{}) {
-				return err
+			err := s.missing(ctx, s.interval)
+			if faults = append(faults, err); s.looked == (liveRun{}) || ctx.Err() != nil || errors.Is(err, jsutil.ErrUnavailable) {
+				return errors.Join(faults...)
 			}
 		}
 	}, s.expire, s.audit)
@@ -168,15 +175,28 @@ func (s *sweeper) act(list *[]string, what string, count *int64) bool {
 }
 
 // handedOut looks at the runs that may have been handed to a worker which died.
-func (s *sweeper) handedOut(ctx context.Context) (err error) {
+func (s *sweeper) handedOut(ctx context.Context) error {
 	before, queues := s.handed, make(map[queue]*jetstream.ConsumerInfo) // nil: what follows has not been handed out
-	s.handed = make(map[string]handed)
-	for _, run := range s.feed.current().due(s.interval, sweepDue) {
-		if err == nil {
-			err = s.giveBack(ctx, run, before[run.id.String()], queues)
+	s.handed = make(map[uuid.UUID]handed)
+	// Of some it is known that nobody has to give them back: they do not take the
+	// places of those behind them.
+	settled := func(run *liveRun) bool {
+		seen := before[run.id]
+		if seen.sequence != run.sequence || seen.sweeps < 2 {
+			return false
 		}
+		s.handed[run.id] = seen
+		return true
 	}
-	return err
+	var faults []error
+	for _, run := range s.feed.current().due(s.interval, sweepDue, settled) {
+		err := s.giveBack(ctx, run, before[run.id], queues)
+		if ctx.Err() != nil || errors.Is(err, jsutil.ErrUnavailable) {
+			return err
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
 }
 
 // missing looks at some of the runs that have been quiet for long, those behind
@@ -190,28 +210,36 @@ func (s *sweeper) missing(ctx context.Context, lost time.Duration) error {
 	most := int(min(sweepRuns, max(16, sweepBytes*size.Msgs/max(size.Bytes, 1))))
 	runs := s.feed.current().quiet(lost, s.looked, most)
 	waits, err := s.waiting(ctx, runs)
+	if err != nil {
+		return err
+	}
+	var faults []error
 	cleared := make(map[queue]bool)
 	for _, run := range runs {
-		switch subject := waits[run.id.String()]; {
-		case err != nil || ctx.Err() != nil:
-			return err
-		case subject == "":
+		var err error
+		if !waits[run.id] {
 			err = s.restore(ctx, run)
-		case !cleared[run.queue]:
+		} else if !cleared[run.queue] {
 			cleared[run.queue] = true
 			err = s.clear(ctx, run.queue)
 		}
+		if ctx.Err() != nil || errors.Is(err, jsutil.ErrUnavailable) {
+			return err // this page again
+		}
+		faults = append(faults, err) // one bad run is not to keep those behind it waiting
 	}
-	if s.looked = (liveRun{}); len(runs) == most {
+	s.looked = liveRun{}
+	if len(runs) == most {
 		s.looked = runs[most-1]
 		s.looked.sequence++
+		s.looked.id = uuid.Nil // the next one's may be anything
 	}
-	return err
+	return errors.Join(faults...)
 }
 
-// waiting finds the subjects on which runs have a work message or a schedule, by
-// run. A schedule that only says by when a run has to begin is none to wait with.
-func (s *sweeper) waiting(ctx context.Context, runs []liveRun) (map[string]string, error) {
+// waiting finds out which runs have a work message or a schedule. A schedule
+// that only says by when a run has to begin is none to wait with.
+func (s *sweeper) waiting(ctx context.Context, runs []liveRun) (map[uuid.UUID]bool, error) {
 	subjects := make(map[string][]string) // by stream
 	look := func(name, subject string) { subjects[name] = append(subjects[name], subject) }
 	for _, run := range runs {
@@ -223,15 +251,17 @@ func (s *sweeper) waiting(ctx context.Context, runs []liveRun) (map[string]strin
 			look(contracts.StreamWork, run.work())
 		}
 	}
-	waits := make(map[string]string, len(runs))
+	waits := make(map[uuid.UUID]bool, len(runs))
 	for _, name := range []string{contracts.StreamSchedule, contracts.StreamWork} { // in the order in which a run passes through them
-		found, err := jsutil.GetLasts(ctx, s.js.Conn(), name, subjects[name])
-		if err != nil {
-			return nil, fmt.Errorf("look for what %d runs wait with: %w", len(runs), err)
-		}
-		for subject := range found {
-			if id, err := contracts.RunIDOfSubject(subject); err == nil {
-				waits[id] = subject
+		for some := range slices.Chunk(subjects[name], sweepTogether) {
+			found, err := jsutil.GetLasts(ctx, s.js.Conn(), name, some)
+			if err != nil {
+				return nil, fmt.Errorf("look for what %d runs wait with: %w", len(runs), err)
+			}
+			for subject := range found {
+				if id, err := contracts.RunIDOfSubject(subject); err == nil {
+					waits[uuid.MustParse(id)] = true
+				}
 			}
 		}
 	}
@@ -254,7 +284,9 @@ func subjectsOf(ctx context.Context, js jetstream.JetStream, name, filter string
 func (s *sweeper) restore(ctx context.Context, run liveRun) error {
 	id := run.id.String()
 	last, err := s.log.LastFromLeader(ctx, id)
-	if errors.Is(err, jsutil.ErrNotFound) || err == nil && last.Status.Terminal() {
+	// One that has gone on since the index heard of it may have gone from its
+	// schedule to its work just when both were looked at.
+	if errors.Is(err, jsutil.ErrNotFound) || err == nil && (last.Status.Terminal() || last.Sequence != run.sequence) {
 		return nil
 	}
 	if err != nil || !s.act(&s.did.Requeued, id, &s.counters.Requeued) {
@@ -274,11 +306,7 @@ func (s *sweeper) restore(ctx context.Context, run liveRun) error {
 func (s *sweeper) giveBack(ctx context.Context, run liveRun, seen handed, queues map[queue]*jetstream.ConsumerInfo) error {
 	id, subject := run.id.String(), run.work()
 	cons, asked := queues[run.queue]
-	switch {
-	case seen.sequence == run.sequence && seen.sweeps > 1:
-		s.handed[id] = seen
-		return nil
-	case !asked:
+	if !asked {
 		if c, err := s.js.Consumer(ctx, contracts.StreamWork, contracts.WorkConsumer(run.agent, run.priority)); err == nil {
 			cons = c.CachedInfo()
 		} // else no worker has ever asked for it
@@ -297,13 +325,13 @@ func (s *sweeper) giveBack(ctx context.Context, run liveRun, seen handed, queues
 		queues[run.queue] = nil
 		return nil
 	case seen.sequence != run.sequence:
-		s.handed[id] = handed{run.sequence, 1}
+		s.handed[run.id] = handed{run.sequence, 1}
 		return nil
 	}
 	var q contracts.Queued
 	if e, err := contracts.DecodeEvent(m.Data); err == nil && json.Unmarshal(e.Payload, &q) == nil && q.Follows != "" {
 		if before, err := s.log.LastFromLeader(ctx, q.Follows); err == nil && !before.Status.Terminal() {
-			s.handed[id] = handed{run.sequence, 2} // it was given back by whoever saw that it is not its turn
+			s.handed[run.id] = handed{run.sequence, 2} // it was given back by whoever saw that it is not its turn
 			return nil
 		}
 	}
@@ -311,7 +339,7 @@ func (s *sweeper) giveBack(ctx context.Context, run liveRun, seen handed, queues
 	if err != nil || last.Sequence != run.sequence || !s.act(&s.did.Released, id, &s.counters.Released) {
 		return err
 	}
-	s.handed[id] = handed{run.sequence, 2}
+	s.handed[run.id] = handed{run.sequence, 2}
 	s.logger.Warn("worker was handed a run and has not begun it, gave its lease back", "run_id", id, "attempt", last.Attempt)
 	// Of an ack subject the broker takes the two sequences alone: that of the
 	// message, and one of the consumer's that is in range.
