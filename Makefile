@@ -26,7 +26,7 @@ SOAK      ?= 1h
 ARGS      ?=
 
 # A core that can be read in a day: docs/adr/0010.
-CORE_MAX  ?= 10340
+CORE_MAX  ?= 10500
 
 .PHONY: help
 help: ## list the targets

@@ -23,8 +23,10 @@ const (
 	// stream; a slow disk says something every second.
 	silence = 30 * time.Second
 	// leaderless is how long a stream is tried whose leader, or that of one of its
-	// consumers, is being chosen: such a choice takes seconds.
+	// consumers, is being chosen: such a choice takes seconds. One that breaks off
+	// after longer than that is tried leastTries times.
 	leaderless = 30 * time.Second
+	leastTries = 3
 	// leaderPause is between two tries.
 	leaderPause = 500 * time.Millisecond
 )
@@ -73,9 +75,11 @@ func answer(data []byte, resp any) error {
 // patiently saves one stream, anew if it is, or one of its consumers, without a
 // leader for a while, as behind the restart of one of three brokers.
 func patiently(ctx context.Context, nc *nats.Conn, name, dir string) (Saved, error) {
-	for begun := time.Now(); ; {
+	begun := time.Now()
+	for tries := 1; ; tries++ {
 		s, err := snapshot(ctx, nc, name, dir)
-		if err == nil || !errors.Is(err, errGaveUp) && !errors.Is(err, jsutil.ErrUnavailable) || time.Since(begun) > leaderless {
+		passing := errors.Is(err, errGaveUp) || errors.Is(err, jsutil.ErrUnavailable)
+		if !passing || tries >= leastTries && time.Since(begun) > leaderless {
 			return s, err
 		}
 		if err := os.RemoveAll(dir); err != nil {

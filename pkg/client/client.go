@@ -49,6 +49,9 @@ const (
 	ackTimeout = 10 * time.Second
 	// submitTry bounds the wait for that of one of Submit's tries.
 	submitTry = 3 * time.Second
+	// leastPause and mostPause lie between two of them, longer each time: a broker
+	// that is full says so at once.
+	leastPause, mostPause = 50 * time.Millisecond, time.Second
 	// lookTimeout bounds the look at the run that an idempotency key stands for.
 	lookTimeout = 500 * time.Millisecond
 	// apiTimeout bounds one request to statekeeper.

@@ -128,16 +128,17 @@ const (
 
 // awaitPause returns when a queue is paused until the given time, or not. On
 // three replicas the broker answers when that is decided, and the consumer's
-// leader, who hands out the work, hears of it a moment later.
+// leader, who hands out the work, hears of it a moment later, or another is chosen.
 func (c *Client) awaitPause(ctx context.Context, consumer string, until time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, pauseHeard)
 	defer cancel()
 	for {
 		found, err := c.js.Consumer(ctx, contracts.StreamWork, consumer)
-		if err != nil {
-			return jsutil.Translate(err)
+		if err = jsutil.Translate(err); err != nil && !errors.Is(err, jsutil.ErrUnavailable) {
+			return err
 		}
-		if found.CachedInfo().Paused == until.After(time.Now()) {
+		// The time and not whether it has come, for clocks differ.
+		if err == nil && pausedUntil(found.CachedInfo().Config).Equal(until) {
 			return nil
 		}
 		select {
@@ -146,4 +147,12 @@ func (c *Client) awaitPause(ctx context.Context, consumer string, until time.Tim
 		case <-time.After(pauseLook):
 		}
 	}
+}
+
+// pausedUntil is zero for a queue that is not paused.
+func pausedUntil(cfg jetstream.ConsumerConfig) time.Time {
+	if cfg.PauseUntil == nil {
+		return time.Time{}
+	}
+	return *cfg.PauseUntil
 }

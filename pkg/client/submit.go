@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,16 +33,21 @@ func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID stri
 	}
 	header, span := c.tracer.Submit(ctx, s)
 	defer func() { span.End(err) }()
-	for begun := time.Now(); ; {
+	bounded, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
 		// A try that was not acknowledged may have been stored; the run id makes
 		// the next one harmless.
-		try, cancel := context.WithTimeout(ctx, submitTry)
+		try, cancel := context.WithTimeout(bounded, submitTry)
 		_, err = c.js.PublishMsg(try, &nats.Msg{Subject: contracts.SubjectSubmit, Header: header, Data: data}, jetstream.WithExpectStream(contracts.StreamInbox))
 		cancel()
 		if err = jsutil.Translate(err); err == nil {
 			return s.RunID, nil
 		}
-		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil || c.nc.IsClosed() || time.Since(begun) > ackTimeout {
+		if errors.Is(err, ErrUnavailable) && !c.nc.IsClosed() {
+			jsutil.Sleep(bounded, pause) // it may be full, and have said so at once
+		}
+		if !errors.Is(err, ErrUnavailable) || c.nc.IsClosed() || bounded.Err() != nil {
 			return s.RunID, fmt.Errorf("submit run %s: %w", s.RunID, err)
 		}
 	}

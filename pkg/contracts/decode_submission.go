@@ -109,7 +109,10 @@ func (d *document) metadata(n int32) map[string]string {
 
 // Check returns everything that is wrong with a submission that was built in
 // Go, nil if it is good.
-func (s Submission) Check() Faults { _, f := EncodeSubmission(s); return f }
+func (s Submission) Check() Faults {
+	_, f := EncodeSubmission(s)
+	return f
+}
 
 // EncodeSubmission returns a submission that was built in Go as it goes on the
 // wire, or everything that is wrong with it. It is what the dispatcher will say:

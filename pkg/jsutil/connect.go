@@ -122,13 +122,24 @@ func options(cfg ConnectConfig) ([]nats.Option, error) {
 	}
 	log := &connLog{logger: cfg.Logger}
 	opts := []nats.Option{
-		nats.Name(cfg.Name), nats.Timeout(dialTimeout), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPingsOut),
-		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
-		// The operator may be about to put the user's permission right. And a synchronous subscription, which GetBatch makes
-		// for every batch, has a channel of 65,536 places otherwise: half a megabyte, made, cleared and collected each time.
-		nats.IgnoreAuthErrorAbort(), nats.SyncQueueLen(2 * maxLasts),
-		nats.RetryOnFailedConnect(cfg.Retry), nats.ConnectHandler(log.connected), nats.DisconnectErrHandler(log.disconnected),
-		nats.ReconnectHandler(log.reconnected), nats.ReconnectErrHandler(log.failed), nats.ErrorHandler(log.asyncError),
+		nats.Name(cfg.Name),
+		nats.Timeout(dialTimeout),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		// The operator may be about to put the user's permission right.
+		nats.IgnoreAuthErrorAbort(),
+		// A synchronous subscription, which GetBatch makes for every batch, has a
+		// channel of 65,536 places otherwise: half a megabyte each time.
+		nats.SyncQueueLen(2 * maxLasts),
+		nats.RetryOnFailedConnect(cfg.Retry),
+		nats.ConnectHandler(log.connected),
+		nats.DisconnectErrHandler(log.disconnected),
+		nats.ReconnectHandler(log.reconnected),
+		nats.ReconnectErrHandler(log.failed),
+		nats.ErrorHandler(log.asyncError),
 	}
 	if cfg.NKey != "" {
 		key, err := nats.NkeyOptionFromSeed(cfg.NKey)

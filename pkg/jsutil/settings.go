@@ -33,11 +33,24 @@ func onlyOn(_, want reflect.Value) bool { return want.Bool() }
 // is the server's rule (configUpdateCheck in its stream.go).
 func streamSettings(want jetstream.StreamConfig) []setting {
 	settings := []setting{
-		{"Subjects", onlyOurs}, {"Retention", notOfQueues}, {"Discard", nil}, {"DiscardNewPerSubject", nil}, {"MaxMsgsPerSubject", nil},
-		{"MaxAge", nil}, {"NoAck", nil}, {"AllowDirect", nil}, {"AllowRollup", nil},
-		{"AllowMsgTTL", onlyOn}, {"AllowMsgSchedules", onlyOn}, {"AllowMsgCounter", never}, {"Sealed", never}, {"DenyPurge", never},
+		{"Subjects", onlyOurs},
+		{"Retention", notOfQueues},
+		{"Discard", nil},
+		{"DiscardNewPerSubject", nil},
+		{"MaxMsgsPerSubject", nil},
+		{"MaxAge", nil},
+		{"NoAck", nil},
+		{"AllowDirect", nil},
+		{"AllowRollup", nil},
+		{"AllowMsgTTL", onlyOn},
+		{"AllowMsgSchedules", onlyOn},
+		{"AllowMsgCounter", never},
+		{"Sealed", never},
+		{"DenyPurge", never},
 		{"PersistMode", never}, // asynchronous persistence overrides sync_interval: always
-		{"Mirror", never}, {"Sources", never}, {"SubjectTransform", nil},
+		{"Mirror", never},
+		{"Sources", never},
+		{"SubjectTransform", nil},
 		// It would be every consumer's default, and delete those that rest.
 		{"ConsumerLimits.InactiveThreshold", nil},
 		{"Metadata", nil}, // the stamp alone is looked at
@@ -77,9 +90,19 @@ func consumerSettings(withAckWait bool) []setting {
 	settings := []setting{
 		// The broker would change the filter, but messages between the old one
 		// and the new one would be stranded.
-		{"FilterSubject", never}, {"FilterSubjects", never},
-		{"DeliverPolicy", never}, {"AckPolicy", never}, {"ReplayPolicy", never}, {"MaxDeliver", nil}, {"MaxAckPending", nil}, {"BackOff", nil},
-		{"InactiveThreshold", nil}, {"HeadersOnly", nil}, {"PriorityPolicy", nil}, {"PriorityGroups", nil}, {"PinnedTTL", nil},
+		{"FilterSubject", never},
+		{"FilterSubjects", never},
+		{"DeliverPolicy", never},
+		{"AckPolicy", never},
+		{"ReplayPolicy", never},
+		{"MaxDeliver", nil},
+		{"MaxAckPending", nil},
+		{"BackOff", nil},
+		{"InactiveThreshold", nil},
+		{"HeadersOnly", nil},
+		{"PriorityPolicy", nil},
+		{"PriorityGroups", nil},
+		{"PinnedTTL", nil},
 	}
 	if withAckWait {
 		// Not of work consumers: those of workers in other languages have the default.

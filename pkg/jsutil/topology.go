@@ -68,38 +68,52 @@ func NewTopology(o TopologyOptions) Topology {
 	streams := []jetstream.StreamConfig{
 		{
 			// Untrusted clients publish here: no header may do anything.
-			Name: contracts.StreamInbox, Description: "What clients ask for: runs, cancels, redrives, signals",
-			Subjects:  []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive, contracts.SubjectAllSignal},
-			Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
+			Name:        contracts.StreamInbox,
+			Description: "What clients ask for: runs, cancels, redrives, signals",
+			Subjects:    []string{contracts.SubjectSubmit, contracts.SubjectAllCancel, contracts.SubjectAllRedrive, contracts.SubjectAllSignal},
+			Retention:   jetstream.WorkQueuePolicy,
+			Discard:     jetstream.DiscardNew,
 			// As short as the broker allows: a Nats-Msg-Id that two clients happen
 			// to share would have it acknowledge the second one's submission and
 			// drop it. What is submitted twice is found by the run's log.
 			Duplicates: 100 * time.Millisecond,
 		},
 		{
-			Name: contracts.StreamWork, Description: "Runs that wait for a worker or are held by one",
-			Subjects: []string{contracts.SubjectAllWork}, Retention: jetstream.WorkQueuePolicy,
 			// One message per subject: a run can be queued only once.
-			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			AllowDirect: true, // the sweeper asks whether runs have their messages
+			Name:                 contracts.StreamWork,
+			Description:          "Runs that wait for a worker or are held by one",
+			Subjects:             []string{contracts.SubjectAllWork},
+			Retention:            jetstream.WorkQueuePolicy,
+			MaxMsgsPerSubject:    1,
+			Discard:              jetstream.DiscardNew,
+			DiscardNewPerSubject: true,
+			AllowDirect:          true, // the sweeper asks whether runs have their messages
 		},
 		{
 			// Appended on one subject and read on another, so that a right to
 			// append is never a right to show uncommitted events to readers.
-			Name: contracts.StreamLog, Description: "The log of every run; the last event is the run's position",
-			Subjects: []string{contracts.SubjectAllLog}, Discard: jetstream.DiscardNew, AllowDirect: true,
+			Name:             contracts.StreamLog,
+			Description:      "The log of every run; the last event is the run's position",
+			Subjects:         []string{contracts.SubjectAllLog},
+			Discard:          jetstream.DiscardNew,
 			SubjectTransform: &jetstream.SubjectTransformConfig{Source: contracts.SubjectAllLog, Destination: eventsOfLog},
 			RePublish:        &jetstream.RePublish{Source: contracts.SubjectAllEvents, Destination: eventsOfLog},
+			AllowDirect:      true,
 			Metadata:         map[string]string{versionKey: strconv.Itoa(TopologyVersion)},
 		},
 		{
 			// The dispatcher alone publishes here: a schedule's target goes past
 			// permissions. Schedules exclude discard-new and switch rollup on.
-			Name: contracts.StreamSchedule, Description: "Runs that wait for their time, and those whose time has come",
-			Subjects:  []string{contracts.SubjectAllScheduleAt, contracts.SubjectAllScheduleDue},
-			Retention: jetstream.WorkQueuePolicy, AllowMsgSchedules: true, AllowRollup: true, AllowDirect: true,
+			Name:              contracts.StreamSchedule,
+			Description:       "Runs that wait for their time, and those whose time has come",
+			Subjects:          []string{contracts.SubjectAllScheduleAt, contracts.SubjectAllScheduleDue},
+			Retention:         jetstream.WorkQueuePolicy,
+			AllowMsgSchedules: true,
+			AllowRollup:       true,
+			AllowDirect:       true,
 		},
-		bucket(contracts.BucketRuns, "Status and checkpoints of every run"), bucket(contracts.BucketAgents, "The agents that workers have registered"),
+		bucket(contracts.BucketRuns, "Status and checkpoints of every run"),
+		bucket(contracts.BucketAgents, "The agents that workers have registered"),
 	}
 	for i := range streams {
 		streams[i].Replicas, streams[i].Storage = max(o.Replicas, 1), o.Storage
@@ -108,7 +122,8 @@ func NewTopology(o TopologyOptions) Topology {
 		shared(contracts.StreamInbox, contracts.ConsumerSubmit, contracts.SubjectSubmit),
 		shared(contracts.StreamInbox, contracts.ConsumerCommands, contracts.SubjectAllCancel, contracts.SubjectAllRedrive),
 		shared(contracts.StreamInbox, contracts.ConsumerSignals, contracts.SubjectAllSignal),
-		shared(contracts.StreamSchedule, contracts.ConsumerSchedule, contracts.SubjectAllScheduleDue), projector(),
+		shared(contracts.StreamSchedule, contracts.ConsumerSchedule, contracts.SubjectAllScheduleDue),
+		projector(),
 	}}
 }
 
@@ -116,9 +131,13 @@ func NewTopology(o TopologyOptions) Topology {
 // make it, but for rollup: one header would wipe the bucket.
 func bucket(name, description string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: "KV_" + name, Description: description, Subjects: []string{contracts.KVSubject(name, ">")},
+		Name:              "KV_" + name,
+		Description:       description,
+		Subjects:          []string{contracts.KVSubject(name, ">")},
 		MaxMsgsPerSubject: 1, // a key's newest value alone
-		Discard:           jetstream.DiscardNew, AllowDirect: true, DenyDelete: true,
+		Discard:           jetstream.DiscardNew,
+		AllowDirect:       true,
+		DenyDelete:        true,
 	}
 }
 
@@ -127,8 +146,12 @@ func bucket(name, description string) jetstream.StreamConfig {
 // it would be stuck (JETSTREAM.md "Acks, leases, redelivery").
 func shared(stream, name string, filters ...string) Consumer {
 	c := Consumer{Stream: stream, ConsumerConfig: jetstream.ConsumerConfig{
-		Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: sharedAckWait,
-		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: maxWaiting,
+		Durable:       name,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       sharedAckWait,
+		MaxDeliver:    -1,
+		MaxAckPending: -1,
+		MaxWaiting:    maxWaiting,
 	}}
 	if len(filters) == 1 {
 		// In this form the subject of the create request holds the filter, so
@@ -144,11 +167,15 @@ func shared(stream, name string, filters ...string) Consumer {
 // from it; the broker delivers to the pinned one alone.
 func projector() Consumer {
 	return Consumer{Stream: contracts.StreamLog, ConsumerConfig: jetstream.ConsumerConfig{
-		Durable:   contracts.ConsumerProjector,
-		AckPolicy: jetstream.AckAllPolicy, // one ack for a whole window of events
-		AckWait:   projectorAckWait, MaxDeliver: -1, MaxAckPending: -1,
+		Durable:        contracts.ConsumerProjector,
+		AckPolicy:      jetstream.AckAllPolicy, // one ack for a whole window of events
+		AckWait:        projectorAckWait,
+		MaxDeliver:     -1,
+		MaxAckPending:  -1,
 		MaxWaiting:     512, // the broker's default; two for each statekeeper will do
-		PriorityPolicy: jetstream.PriorityPolicyPinned, PriorityGroups: []string{ProjectorGroup}, PinnedTTL: ProjectorPinnedTTL,
+		PriorityPolicy: jetstream.PriorityPolicyPinned,
+		PriorityGroups: []string{ProjectorGroup},
+		PinnedTTL:      ProjectorPinnedTTL,
 	}}
 }
 

@@ -56,7 +56,8 @@ const (
 // check fills the defaults and reports every fault.
 func (c *Config) check() error {
 	const longest = contracts.MaxTimeoutSeconds * time.Second
-	c.Logger, c.MaxTimeout = cmp.Or(c.Logger, slog.Default()), cmp.Or(c.MaxTimeout, longest)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
+	c.MaxTimeout = cmp.Or(c.MaxTimeout, longest)
 	var faults []error
 	if c.MaxTimeout < 0 || c.MaxTimeout > longest {
 		faults = append(faults, fmt.Errorf("max_timeout must be above 0 and at most %s, not %s", longest, c.MaxTimeout))
@@ -98,7 +99,10 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 		return nil, fmt.Errorf("make the dispatcher: %w", err)
 	}
 	meters, err := metrics.NewDispatcher(cfg.Metrics)
-	return &Dispatcher{nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger, meters: meters, held: held{since: map[*jsutil.Delivery]time.Time{}}}, err
+	return &Dispatcher{
+		nc: nc, js: js, cfg: cfg, log: runlog.New(js), agents: newAgents(js, cfg.Logger), logger: cfg.Logger, meters: meters,
+		held: held{since: make(map[*jsutil.Delivery]time.Time)},
+	}, err
 }
 
 // Run serves until ctx ends; it then takes nothing more, lets what is under

@@ -19,7 +19,7 @@ func typical(i int, base time.Time) (uuid.UUID, contracts.StatusRecord) {
 	statuses := contracts.Statuses()
 	s := contracts.StatusRecord{
 		Position: contracts.Position{
-			AgentKey: fmt.Sprintf("agent-%d", i%7), Status: statuses[i%len(statuses)], WorkerID: fmt.Sprintf("w-%d", i%50),
+			AgentKey: fmt.Sprintf("agent-%d", i%7), Priority: contracts.PriorityNormal, Status: statuses[i%len(statuses)], WorkerID: fmt.Sprintf("w-%d", i%50),
 		},
 		StartedSequence: uint64(i + 1),
 		ConversationID:  fmt.Sprintf("conversation-%d", i/10),
@@ -29,29 +29,37 @@ func typical(i int, base time.Time) (uuid.UUID, contracts.StatusRecord) {
 	return uuid.Must(uuid.NewV7()), s
 }
 
-// memoryPerRun is what the doc comment of index states, in bytes.
-const memoryPerRun = 400
+// memoryPerRun and memoryPerLiveRun are what the doc comment of index states, in bytes.
+const memoryPerRun, memoryPerLiveRun = 400, 500
 
 func TestIndexMemory(t *testing.T) {
 	const runs = 100_000
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	x, base := newIndex(), time.Now()
-	for i := range runs {
-		id, s := typical(i, base)
-		x.set(id, s)
-		s.Status = contracts.StatusSucceeded // as a run goes on
-		x.set(id, s)
+	for name, c := range map[string]struct {
+		on   []contracts.Status // as a run goes on
+		most float64
+	}{
+		"kept":    {[]contracts.Status{contracts.StatusRunning, contracts.StatusSucceeded}, memoryPerRun},
+		"waiting": {[]contracts.Status{contracts.StatusPending}, memoryPerLiveRun},
+	} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		x, base := newIndex(), time.Now()
+		for i := range runs {
+			id, s := typical(i, base)
+			for _, s.Status = range c.on {
+				x.set(id, s)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		per := float64(after.HeapAlloc-before.HeapAlloc) / runs
+		t.Logf("%s: %.0f bytes per run", name, per)
+		if per > c.most {
+			t.Errorf("the index takes %.0f bytes per run that is %s, want at most %.0f", per, name, c.most)
+		}
+		runtime.KeepAlive(x)
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	per := float64(after.HeapAlloc-before.HeapAlloc) / runs
-	t.Logf("%.0f bytes per run", per)
-	if per > memoryPerRun {
-		t.Errorf("the index takes %.0f bytes per run, want at most %d", per, memoryPerRun)
-	}
-	runtime.KeepAlive(x)
 }
 
 // model is the index, made plainly.
