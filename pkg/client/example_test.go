@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -56,7 +57,10 @@ func exampleSystem() (nc *nats.Conn, shutdown func()) {
 	topology := jsutil.NewTopology(jsutil.TopologyOptions{Storage: broker.Storage()})
 	check(jsutil.EnsureTopology(context.Background(), js, topology))
 	runs := runlog.New(js)
+	var appending sync.WaitGroup // the last event is seen before its confirmation is
 	_, err = nc.Subscribe(contracts.SubjectSubmit, func(m *nats.Msg) {
+		appending.Add(1)
+		defer appending.Done()
 		var s contracts.Submission
 		check(json.Unmarshal(m.Data, &s))
 		output, _ := json.Marshal(s.Input.Messages[0].Text())
@@ -74,6 +78,7 @@ func exampleSystem() (nc *nats.Conn, shutdown func()) {
 	})
 	check(err)
 	return nc, func() {
+		appending.Wait()
 		nc.Close()
 		broker.Shutdown()
 	}
