@@ -93,7 +93,7 @@ func (r *report) draw(peers *peersReport) string {
 func (r *report) ratioPanel() panel {
 	p := panel{title: "runs a second, of the ideal run on the same brokers", format: "%.2f", mark: 1}
 	for _, l := range r.Lines {
-		if strings.HasPrefix(l.Name, "longhaul") && l.Ratio > 0 {
+		if strings.HasPrefix(l.Name, "longhaul") && strings.HasPrefix(l.Of, "ideal run") && l.Ratio > 0 {
 			p.bars = append(p.bars, bar{label: strings.TrimPrefix(l.Name, "longhaul, ") + ", " + l.Stage, pieces: []float64{l.Ratio}})
 		}
 	}
