@@ -75,7 +75,7 @@ func (a *agents) refresh(ctx context.Context, since time.Time) {
 	if asked.After(since) {
 		return
 	}
-	pause(ctx, listPause-time.Since(asked))
+	jsutil.Sleep(ctx, listPause-time.Since(asked))
 	begun := time.Now()
 	known, err := a.readAll(ctx)
 	a.mu.Lock()

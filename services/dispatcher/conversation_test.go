@@ -245,7 +245,7 @@ func TestConversationWaitsForWhoIsDue(t *testing.T) {
 	b.append(t, due.RunID, scheduledDraft(due))
 	b.start(t, Config{})
 	next := b.say(t, "c1", "")
-	pause(t.Context(), 5*turnPause) // time to be taken in too early
+	jsutil.Sleep(t.Context(), 5*turnPause) // time to be taken in too early
 	if h := b.head(t, next); h.Seq > 0 {
 		t.Errorf("run %s is %s", next, h.Status)
 	}
@@ -418,7 +418,7 @@ func TestConversationKeepsItsOrderOverATrouble(t *testing.T) {
 		c, err := b.JS.Consumer(t.Context(), contracts.StreamInbox, contracts.ConsumerSubmit)
 		return err == nil && c.CachedInfo().Delivered.Consumer > 0
 	})
-	pause(t.Context(), 2*turnPause) // it is tried by now, and may wait for its next try
+	jsutil.Sleep(t.Context(), 2*turnPause) // it is tried by now, and may wait for its next try
 	b.append(t, first.RunID, queuedDraft(full(first.RunID)))
 	third := b.say(t, "c1", "")
 	b.follows(t, third)

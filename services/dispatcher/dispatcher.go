@@ -167,7 +167,7 @@ func (d *Dispatcher) prepare(ctx context.Context) error {
 // and consumers that are missed are made again, the copy of the agents is kept fresh.
 func (d *Dispatcher) tend(ctx context.Context) {
 	defer d.meters.Tend.Stop()
-	for ; ctx.Err() == nil; pause(ctx, tendPause) {
+	for ; ctx.Err() == nil; jsutil.Sleep(ctx, tendPause) {
 		d.meters.Tend.Turn()
 		if !d.nc.IsConnected() {
 			continue
@@ -193,6 +193,3 @@ func (d *Dispatcher) append(ctx context.Context, at runlog.Head, runID string, d
 	head, err := d.log.Append(ctx, at, event)
 	return runlog.Entry{Event: event, Sequence: head.Sequence}, err
 }
-
-// pause waits for d, and returns early if ctx ends.
-func pause(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }

@@ -85,7 +85,7 @@ func TestBrokerRestart(t *testing.T) {
 	b.Restart(t) // with a part of them anywhere on their way
 	submit(n/2, n)
 	// Deliveries that were lost on the way come again after the consumer's AckWait.
-	for deadline := time.Now().Add(time.Minute); b.count(t, contracts.StreamWork) < n; pause(t.Context(), 5*time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); b.count(t, contracts.StreamWork) < n; jsutil.Sleep(t.Context(), 5*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited a minute for %d runs to be queued: %d are", n, b.count(t, contracts.StreamWork))
 		}

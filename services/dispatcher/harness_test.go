@@ -300,7 +300,7 @@ func waitFor(t testing.TB, what string, ok func() bool, detail ...func() string)
 			}
 			t.Fatalf("waited %s for %s%s", patience, what, more)
 		}
-		pause(t.Context(), 2*time.Millisecond)
+		jsutil.Sleep(t.Context(), 2*time.Millisecond)
 	}
 }
 

@@ -35,7 +35,7 @@ func (d *Dispatcher) take(ctx context.Context, stream, consumer string, handle f
 		}
 		d.logger.Warn("consumer is taken up anew", "stream", stream, "consumer", consumer, "error", err)
 		d.suspected.Store(true)
-		pause(ctx, retakePause)
+		jsutil.Sleep(ctx, retakePause)
 	}
 }
 

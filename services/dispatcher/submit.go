@@ -95,7 +95,7 @@ func (s *submitter) inTurn(ctx context.Context, conversation string, m *jsutil.D
 				}
 				err := try()
 				for ; broken(err) && tries < turnTries && ctx.Err() == nil; tries++ {
-					pause(ctx, turnPause)
+					jsutil.Sleep(ctx, turnPause)
 					err = try()
 				}
 				if err == nil {

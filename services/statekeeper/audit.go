@@ -84,7 +84,7 @@ func (s *sweeper) auditKeys(ctx context.Context, keys []string) (logs int, err e
 			}
 		}
 		if _, hurry := ctx.Deadline(); !hurry {
-			sleep(ctx, auditShare*time.Since(begun))
+			jsutil.Sleep(ctx, auditShare*time.Since(begun))
 		}
 	}
 	return logs, ctx.Err()

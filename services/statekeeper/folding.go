@@ -65,7 +65,7 @@ func (f *folding) between(ctx context.Context, rec contracts.StatusRecord, runID
 		if rec, whole, err = f.scan(ctx, rec, runID, end); whole || err != nil {
 			return rec, err
 		}
-		sleep(ctx, lagPause)
+		jsutil.Sleep(ctx, lagPause)
 	}
 	return rec, fmt.Errorf("%w: the log of run %s does not show the event at sequence %d", jsutil.ErrUnavailable, runID, end)
 }

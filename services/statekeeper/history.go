@@ -20,7 +20,7 @@ const historyInterval = time.Second
 // until ctx ends. What it misses an audit finds, or the run's next checkpoint.
 func (s *sweeper) keepNewest(ctx context.Context) error {
 	for ctx.Err() == nil {
-		sleep(ctx, s.pace)
+		jsutil.Sleep(ctx, s.pace)
 		s.due.Range(func(id, _ any) bool {
 			s.due.Delete(id) // first: a checkpoint that comes meanwhile is noted anew
 			if err := s.trim(ctx, id.(string)); err != nil {

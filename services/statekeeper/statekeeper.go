@@ -125,9 +125,6 @@ func (s *Statekeeper) supervise(ctx context.Context, stop context.CancelCauseFun
 				logger.Error("cannot create the topology", "error", err)
 			}
 		}
-		sleep(ctx, pause)
+		jsutil.Sleep(ctx, pause)
 	}
 }
-
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }

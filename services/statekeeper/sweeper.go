@@ -105,7 +105,7 @@ func (s *sweeper) run(ctx context.Context) error {
 	// Of the last two sweeps the shorter one counts: what a stalled broker held
 	// up, or cut off, says nothing of its load, and there is work for the next.
 	for took, before := time.Duration(0), time.Duration(0); ; {
-		sleep(ctx, max(s.interval, min(s.share*min(took, before), longestRest)))
+		jsutil.Sleep(ctx, max(s.interval, min(s.share*min(took, before), longestRest)))
 		begun := time.Now()
 		mine, err := s.acting(ctx)
 		if err == nil && mine && s.feed.current() != nil && !sabotage.Broken(sabotage.Sweeper) {

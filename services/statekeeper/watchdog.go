@@ -64,7 +64,7 @@ func (w *watchdog) run(ctx context.Context) error {
 	defer watches.Wait()
 	defer w.counters.meters.Watchdog.Stop()
 	ends := make(map[string]context.CancelFunc)
-	for ; ctx.Err() == nil; sleep(ctx, w.interval) {
+	for ; ctx.Err() == nil; jsutil.Sleep(ctx, w.interval) {
 		w.counters.meters.Watchdog.Turn()
 		w.connection() // its age counts from here, not from the first ping
 		holders, err := w.holders(ctx)
@@ -119,7 +119,7 @@ func (w *watchdog) holders(ctx context.Context) (map[string]bool, error) {
 func (w *watchdog) watch(ctx context.Context, id string) {
 	worker := &watched{id: id, suspicion: suspicion{grace: w.grace}, given: make(map[heldRun]time.Time)}
 	for ctx.Err() == nil {
-		sleep(ctx, time.Until(w.look(ctx, worker)))
+		jsutil.Sleep(ctx, time.Until(w.look(ctx, worker)))
 	}
 }
 

@@ -82,12 +82,9 @@ func (w *Worker) put(ctx context.Context, m *nats.Msg) (uint64, error) {
 		if !errors.Is(err, jsutil.ErrUnavailable) {
 			return 0, err
 		}
-		pause(ctx, pauseUnavailable)
+		jsutil.Sleep(ctx, pauseUnavailable)
 	}
 }
-
-// pause waits, but not beyond the end of ctx.
-func pause(ctx context.Context, d time.Duration) { jsutil.Sleep(ctx, d) }
 
 // resume reads the state that an attempt begins with: before its start, so that
 // a broker that cannot give it charges no attempt. One that has gone changes the

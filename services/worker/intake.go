@@ -266,7 +266,7 @@ func (in *intake) restore(ctx context.Context) {
 	defer cancel()
 	if err := in.worker.ensureQueues(ctx); err != nil {
 		in.worker.log.Warn("work queues are not ready", "error", err)
-		pause(ctx, pauseUnavailable)
+		jsutil.Sleep(ctx, pauseUnavailable)
 	}
 }
 

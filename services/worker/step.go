@@ -42,7 +42,7 @@ func (h host) Steps(ctx context.Context) (map[string]agent.StepRef, error) {
 				return nil, err
 			}
 		}
-		if pause(ctx, pauseUnavailable); ctx.Err() != nil {
+		if jsutil.Sleep(ctx, pauseUnavailable); ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -60,7 +60,7 @@ func (h host) StepAt(ctx context.Context, ref agent.StepRef) (json.RawMessage, e
 		case !errors.Is(err, jsutil.ErrUnavailable) && !errors.Is(err, jsutil.ErrNotFound): // the latter from a replica that lags
 			return nil, err
 		}
-		pause(ctx, pauseUnavailable)
+		jsutil.Sleep(ctx, pauseUnavailable)
 	}
 }
 

@@ -60,6 +60,6 @@ func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
 		default:
 			return false, err
 		}
-		pause(ctx, askAgain)
+		jsutil.Sleep(ctx, askAgain)
 	}
 }

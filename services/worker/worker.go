@@ -153,7 +153,7 @@ func (w *Worker) open(ctx context.Context) (stop func(), err error) {
 			return nil, err
 		}
 		w.log.Warn("agents could not be registered yet", "error", err)
-		pause(ctx, pauseUnavailable)
+		jsutil.Sleep(ctx, pauseUnavailable)
 	}
 	unlisten, err := w.listen()
 	if err != nil {

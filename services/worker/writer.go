@@ -198,7 +198,7 @@ func (w *writer) append(en *entry) error {
 		next, err := w.runs.Append(w.ctx, at, e)
 		for errors.Is(err, jsutil.ErrUnavailable) && w.ctx.Err() == nil {
 			// The same event again: what became of the last one may be unknown.
-			pause(w.ctx, pauseUnavailable)
+			jsutil.Sleep(w.ctx, pauseUnavailable)
 			next, err = w.runs.Append(w.ctx, at, e)
 		}
 		if err == nil {
