@@ -209,7 +209,7 @@ func (t *tool) do(ctx context.Context, run *Run, call contracts.ToolCall) (a ans
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			run.log.Error("tool panicked", "tool", t.Name, "panic", v, "stack", string(debug.Stack()))
+			run.log().Error("tool panicked", "tool", t.Name, "panic", v, "stack", string(debug.Stack()))
 			a, err = answer{Failed: true, Content: "the tool broke down"}, nil
 		}
 	}()

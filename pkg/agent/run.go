@@ -34,7 +34,7 @@ type Run struct {
 	ctx   context.Context //nolint:containedctx // the attempt's own context, for Cancelled and for methods that take none
 	host  Host
 	state *contracts.State // nil without one
-	log   *slog.Logger
+	log   func() *slog.Logger
 
 	memory  memory
 	spent   spending
@@ -76,7 +76,7 @@ type Start struct {
 	History     []contracts.Message // what was said in its conversation before it
 	Usage       Usage               // what earlier attempts have spent
 	Host        Host
-	Log         *slog.Logger
+	Log         func() *slog.Logger // called by those who log something
 }
 
 // NewRun makes the Run of one attempt under ctx. Only hosts call it.
@@ -204,7 +204,7 @@ func (r *Run) RawState() []byte {
 func (r *Run) Cancelled() bool { return errors.Is(context.Cause(r.ctx), ErrCancelled) }
 
 // Log returns a logger that says run_id and attempt on every line.
-func (r *Run) Log() *slog.Logger { return r.log }
+func (r *Run) Log() *slog.Logger { return r.log() }
 
 // IdempotencyKey returns a key that is the same in every attempt of the run,
 // for a side effect that must not happen twice: <run id>/<step>. Within a Step

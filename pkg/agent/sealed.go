@@ -103,7 +103,8 @@ func (r *Run) unseal(keys *seal.Keys) error {
 			r.opening.err = Permanent(r.opening.err)
 		}
 		r.host = &sealedHost{Host: r.host, keys: keys, run: r.ID}
-		r.log = slog.New(sealedLog{r.log.Handler(), r, keys})
+		log := r.log
+		r.log = func() *slog.Logger { return slog.New(sealedLog{log().Handler(), r, keys}) }
 	})
 	return r.opening.err
 }

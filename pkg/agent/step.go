@@ -196,7 +196,7 @@ func (r *Run) try(ctx context.Context, name string, o stepOptions, do func(conte
 			return done, err
 		}
 		pause := time.Duration(min(float64(o.first)*math.Exp2(float64(n-1)), float64(o.most)) * (1 + rand.Float64()/10))
-		r.log.Warn("step failed, trying again", "step", name, "try", n, "of", o.tries, "pause", pause, "error", err)
+		r.log().Warn("step failed, trying again", "step", name, "try", n, "of", o.tries, "pause", pause, "error", err)
 		if err := wait(ctx, pause); err != nil {
 			return done, err
 		}
@@ -208,7 +208,7 @@ func (r *Run) try(ctx context.Context, name string, o stepOptions, do func(conte
 func (r *Run) tryOnce(ctx context.Context, name string, timeout time.Duration, do func(context.Context) (contracts.StepCompleted, error)) (done contracts.StepCompleted, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.log.Error("step panicked", "step", name, "panic", v, "stack", string(debug.Stack()))
+			r.log().Error("step panicked", "step", name, "panic", v, "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()

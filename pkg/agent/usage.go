@@ -29,7 +29,7 @@ const maxUsage = 1 << 50
 // Nonsense (a cost below 0, or one that is no number) is logged and not added.
 func (r *Run) AddUsage(u Usage) {
 	if !(u.Cost >= 0) || u.Cost > maxUsage || max(u.InputTokens, u.OutputTokens) > maxUsage || math.IsInf(u.Cost, 0) {
-		r.log.Error("usage is out of bounds, not added", "input_tokens", u.InputTokens, "output_tokens", u.OutputTokens, "cost", u.Cost)
+		r.log().Error("usage is out of bounds, not added", "input_tokens", u.InputTokens, "output_tokens", u.OutputTokens, "cost", u.Cost)
 		return
 	}
 	r.spent.mu.Lock()

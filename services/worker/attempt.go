@@ -22,17 +22,23 @@ import (
 // run.started to its last event.
 type attempt struct {
 	worker *Worker
-	work   work
+	work   *work
 	epoch  uint64
 	begun  time.Time
-	log    *slog.Logger
+	log    func() *slog.Logger // like wk.log, and says which attempt it is
 	run    *agent.Run
 	lease  *lease
 	writer *writer
-	// stop ends the agent's context, with a cause.
-	stop context.CancelCauseFunc
-	// stopWriting ends the writer's.
+	ctx    context.Context //nolint:containedctx // the agent's
+	// cancelAgent ends it, with a cause; stop is who calls it.
+	cancelAgent context.CancelCauseFunc
+	// stopWriting ends the writer's context.
 	stopWriting context.CancelFunc
+	timer       *time.Timer   // of the run's timeout
+	returned    chan struct{} // closed when the agent has
+	watch       sync.Once
+	watching    sync.WaitGroup
+	over        func() // called once the attempt is
 	span        tracing.Span
 
 	checkpointMu sync.Mutex // one checkpoint at a time: each takes the next number
@@ -41,10 +47,11 @@ type attempt struct {
 	// its own, whose answer has not arrived. If it is not, the append is refused.
 	finishing atomic.Bool
 	inside    atomic.Int32 // of the agent's functions have not returned
-	parted    atomic.Bool  // see part
 	fenced    atomic.Bool  // counted as such
 
 	mu         sync.Mutex
+	back       bool               // the agent has returned
+	abandoned  bool               // see bringBack
 	reason, by string             // of a cancel
 	sleep      contracts.Sleeping // what the agent asked for
 	nextBeat   time.Time
@@ -52,68 +59,57 @@ type attempt struct {
 	beating    bool
 }
 
-// execute runs the agent and brings its end into the log. The returned channel,
-// if not nil, closes when an abandoned agent has returned after all.
-func (w *Worker) execute(wk work, at runlog.Head, state *contracts.State) <-chan struct{} {
+// execute runs the agent and brings its end into the log; then it calls over. It
+// returns when the agent has, which may be later, if that ignores its context.
+func (w *Worker) execute(wk *work, over func()) {
 	// The agent's context does not come from the worker's: a drain ends it
 	// later, and every end has its cause.
-	ctx, span := w.cfg.Tracer.Attempt(context.Background(), tracing.Start{Submission: &wk.submission, Head: at.Head, TookOver: wk.tookOver, Log: w.runs})
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	ctx, span := w.cfg.Tracer.Attempt(context.Background(), tracing.Start{Submission: &wk.submission, Head: wk.at.Head, TookOver: wk.tookOver, Log: w.runs})
+	ctx, cancelAgent := context.WithCancelCause(ctx)
 	writing, stopWriting := context.WithCancel(context.Background())
-	defer stopWriting()
-	now := time.Now()
 	a := &attempt{
-		worker: w, work: wk, epoch: at.Epoch, begun: now, lease: newLease(wk.delivery),
-		log: wk.log.With("attempt", at.Attempt, "epoch", at.Epoch), stop: stop, stopWriting: stopWriting, span: span,
-		writer: newWriter(writing, w.runs, at),
+		worker: w, work: wk, epoch: wk.at.Epoch, begun: time.Now(), lease: newLease(wk.delivery),
+		ctx: ctx, cancelAgent: cancelAgent, stopWriting: stopWriting, returned: make(chan struct{}), over: over, span: span,
+		writer: newWriter(writing, w.runs, wk.at),
+		log:    sync.OnceValue(func() *slog.Logger { return wk.log().With("attempt", wk.at.Attempt, "epoch", wk.at.Epoch) }),
 	}
 	a.writer.cancelRequested = a.cancelledElsewhere
 	a.writer.fenced = a.loseLease
-	a.scheduleBeats(now)
+	a.scheduleBeats(a.begun)
 	a.run = agent.NewRun(ctx, agent.Start{
-		Submission: wk.submission, Attempt: at.Attempt, MaxAttempts: at.MaxAttempts, Epoch: at.Epoch,
-		State: state, History: wk.history, Usage: at.Usage, Host: host{a}, Log: a.log,
+		Submission: wk.submission, Attempt: wk.at.Attempt, MaxAttempts: wk.at.MaxAttempts, Epoch: wk.at.Epoch,
+		State: wk.state, History: wk.history, Usage: wk.at.Usage, Host: host{a}, Log: a.log,
 	})
 	a.writer.usage = a.run.Usage
-	if !w.hold(a) {
-		stop(agent.ErrShutdown) // the drain's last call came before us
+	a.mu.Lock() // nobody watches it, and may let it go, before it is held
+	a.timer = time.AfterFunc(a.timeout(), func() { a.stop(agent.ErrTimeout) })
+	open := w.hold(a)
+	a.mu.Unlock()
+	if !open {
+		a.stop(agent.ErrShutdown) // the drain's last call came before us
 	}
-	defer w.letGo(a)
-	timeout := time.AfterFunc(a.timeout(), func() { stop(agent.ErrTimeout) })
-	defer timeout.Stop()
 
-	returned := make(chan ending, 1)
-	gone := make(chan struct{})
 	a.inside.Add(1)
-	go func() {
-		defer close(gone)
-		end := a.call(ctx)
-		a.inside.Add(-1)
-		returned <- end
-		a.part()
-	}()
-	end := a.await(ctx, returned)
-	abandoned := end.err == errAbandoned //nolint:errorlint // ours, not one that an agent returned
-	if abandoned {
-		w.counts.AbandonedTotal.Add(1)
-		w.counts.Abandoned.Add(1)
-		a.part()
+	end := a.call(ctx)
+	a.inside.Add(-1)
+	a.mu.Lock()
+	a.back = true
+	a.mu.Unlock()
+	close(a.returned)
+	if a.watching.Wait(); a.abandoned {
+		w.counts.Abandoned.Add(-1)
+		return
 	}
-	timeout.Stop()
-	a.finish(context.Cause(ctx), end)
-	if abandoned {
-		a.log.Error("agent ignores its context, its slot is lost until it returns", "grace", w.cfg.CancelGrace)
-		return gone
-	}
-	return nil
+	a.conclude(end)
 }
 
-// part is called when the agent is abandoned and when it has returned; the
-// second of the two, in whichever order, takes it off the count again.
-func (a *attempt) part() {
-	if a.parted.Swap(true) {
-		a.worker.counts.Abandoned.Add(-1)
+// stop ends the agent's context, with a cause, and has the agent watched from then on.
+func (a *attempt) stop(cause error) {
+	a.cancelAgent(cause)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.back {
+		a.watch.Do(func() { a.watching.Go(a.bringBack) })
 	}
 }
 
@@ -149,34 +145,31 @@ func (a *attempt) call(ctx context.Context) (end ending) {
 	return end
 }
 
-// await waits for the agent. From the end of its context on it has CancelGrace.
-func (a *attempt) await(ctx context.Context, returned <-chan ending) ending {
-	select {
-	case end := <-returned:
-		return end
-	case <-ctx.Done():
-	}
+// bringBack gives an agent whose context has ended CancelGrace to return. One that
+// does not is abandoned: the attempt goes on to its end without it.
+func (a *attempt) bringBack() {
 	grace, cancel := context.WithTimeout(context.Background(), a.worker.cfg.CancelGrace)
 	defer cancel()
 	hook := a.hook("Cancel", func() {
-		if a.work.agent.Cancel != nil && errors.Is(context.Cause(ctx), agent.ErrCancelled) {
+		if a.work.agent.Cancel != nil && errors.Is(context.Cause(a.ctx), agent.ErrCancelled) {
 			a.work.agent.Cancel(grace, a.run)
 		}
 	})
-	end := ending{err: errAbandoned, text: errAbandoned.Error()}
-	select {
-	case end = <-returned:
-	case <-grace.Done():
-		select { // both may be ready; an agent that came back is not abandoned
-		case end = <-returned:
-		default:
+	for _, returned := range []<-chan struct{}{a.returned, hook} {
+		select {
+		case <-returned:
+		case <-grace.Done():
 		}
 	}
-	select {
-	case <-hook:
-	case <-grace.Done():
+	a.mu.Lock()
+	a.abandoned = !a.back
+	a.mu.Unlock()
+	if a.abandoned {
+		a.worker.counts.AbandonedTotal.Add(1)
+		a.worker.counts.Abandoned.Add(1)
+		a.conclude(ending{err: errAbandoned, text: errAbandoned.Error()})
+		a.log().Error("agent ignores its context, its slot is lost until it returns", "grace", a.worker.cfg.CancelGrace)
 	}
-	return end
 }
 
 // hook calls one of the agent's other functions. The channel closes when it has
@@ -189,7 +182,7 @@ func (a *attempt) hook(name string, call func()) <-chan struct{} {
 		defer a.inside.Add(-1)
 		defer func() {
 			if v := recover(); v != nil {
-				a.log.Error("hook panicked", "hook", name, "panic", v, "stack", string(debug.Stack()))
+				a.log().Error("hook panicked", "hook", name, "panic", v, "stack", string(debug.Stack()))
 			}
 		}()
 		call()
@@ -197,11 +190,20 @@ func (a *attempt) hook(name string, call func()) <-chan struct{} {
 	return over
 }
 
+// conclude ends the attempt, once, with what the agent came to.
+func (a *attempt) conclude(end ending) {
+	defer a.over()
+	defer a.stopWriting()
+	defer a.worker.letGo(a)
+	a.timer.Stop()
+	a.finish(context.Cause(a.ctx), end)
+}
+
 // finish writes the attempt's last event and answers the work message.
 func (a *attempt) finish(cause error, end ending) {
 	if errors.Is(cause, agent.ErrLeaseLost) {
 		a.ended(metrics.OutcomeFenced, end)
-		a.log.Warn("lease lost, nothing more is written")
+		a.log().Warn("lease lost, nothing more is written")
 		return
 	}
 	if end.err != nil {
@@ -217,7 +219,7 @@ func (a *attempt) finish(cause error, end ending) {
 	a.worker.letGo(a)
 	if err != nil {
 		a.ended(metrics.OutcomeUnwritten, end)
-		a.log.Warn("last event could not be written, the lease decides", "error", err)
+		a.log().Warn("last event could not be written, the lease decides", "error", err)
 		return
 	}
 	head := a.writer.head()
@@ -226,11 +228,13 @@ func (a *attempt) finish(cause error, end ending) {
 	if head.Status == contracts.StatusFailed || head.Status == contracts.StatusTimedOut {
 		level = slog.LevelWarn
 	}
-	attrs := []any{"status", head.Status, "duration", time.Since(a.begun)}
-	if end.err != nil {
-		attrs = append(attrs, "error", contracts.Shorten(end.text, 1024))
+	if a.worker.log.Enabled(context.Background(), level) {
+		attrs := []any{"status", head.Status, "duration", time.Since(a.begun)}
+		if end.err != nil {
+			attrs = append(attrs, "error", contracts.Shorten(end.text, 1024))
+		}
+		a.log().Log(context.Background(), level, "attempt ended", attrs...)
 	}
-	a.log.Log(context.Background(), level, "attempt ended", attrs...)
 	a.worker.answer(a.answer(head.Head, time.Now()))
 }
 

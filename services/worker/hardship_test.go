@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -165,7 +166,7 @@ func TestHandedOverTwiceWhileStarting(t *testing.T) {
 			b.cancelByHand(t, id)
 		}
 		d.Delivered = 2
-		w.take(t.Context(), d)
+		w.take(t.Context(), d, func() {})
 		if head, err := b.runs.LastFromLeader(t.Context(), id); err != nil || head.Status.Terminal() {
 			t.Errorf("the run has ended under its start: %s, %v", head.Type, err)
 		}
@@ -364,7 +365,7 @@ func TestHandedOverWhileEnding(t *testing.T) {
 	id := b.submit(t, contracts.Submission{AgentKey: "echo"})
 	d := mustFetch(t, w, "echo")
 	// It has just been let go, and holding had found it a moment before.
-	a := &attempt{worker: w, epoch: 1, work: work{delivery: d, submission: contracts.Submission{RunID: id}}, lease: newLease(d), log: w.log}
+	a := &attempt{worker: w, epoch: 1, work: &work{delivery: d, submission: contracts.Submission{RunID: id}}, lease: newLease(d), log: func() *slog.Logger { return w.log }}
 	a.writer = newWriter(t.Context(), w.runs, b.startByHand(t, id, w.ID()))
 	w.takeAgain(t.Context(), a, d)
 	mustFetch(t, w, "echo") // within half of the lease

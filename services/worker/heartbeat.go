@@ -23,9 +23,8 @@ const (
 // scheduleBeats spreads the beats of attempts that began together. The first
 // one counts from when the lease did.
 func (a *attempt) scheduleBeats(now time.Time) {
-	cfg := a.worker.cfg
-	a.nextBeat = a.lease.confirmed.Add(time.Duration((0.5 + rand.Float64()/2) * float64(cfg.HeartbeatInterval)))
-	a.nextEvent = now.Add(cfg.HeartbeatEventInterval)
+	a.nextBeat = a.lease.confirmed.Add(time.Duration((0.5 + rand.Float64()/2) * float64(a.worker.cfg.HeartbeatInterval)))
+	a.nextEvent = now.Add(a.worker.cfg.HeartbeatEventInterval)
 }
 
 // keepLeases sends heartbeats until ctx ends.
@@ -47,7 +46,7 @@ func (w *Worker) keepLeases(ctx context.Context) {
 		for _, a := range w.attempts() {
 			if a.lease.silence(now) > w.cfg.Lease-w.cfg.HeartbeatInterval/2 && !a.mayEndLate() {
 				// Somebody else may be handed the run any moment: be gone by then.
-				a.log.Error("broker out of reach for almost a lease, attempt given up")
+				a.log().Error("broker out of reach for almost a lease, attempt given up")
 				a.loseLease()
 				continue
 			}
@@ -99,7 +98,7 @@ func (a *attempt) extend(ctx context.Context, now time.Time) bool {
 	defer cancel()
 	err := a.lease.current().ExtendConfirmed(ctx)
 	if err != nil {
-		a.log.Warn("lease could not be extended", "error", err)
+		a.log().Warn("lease could not be extended", "error", err)
 		return false
 	}
 	a.lease.confirm(now)
@@ -133,16 +132,16 @@ func (a *attempt) look(ctx context.Context, sent time.Time, extended, event bool
 	}
 	switch {
 	case errors.Is(err, jsutil.ErrNotFound):
-		a.log.Warn("run has no log any more", "error", err)
+		a.log().Warn("run has no log any more", "error", err)
 		a.loseLease()
 		return
 	case err != nil:
 		a.worker.counts.HeartbeatFailures.Inc()
-		a.log.Warn("heartbeat found no head", "error", err)
+		a.log().Warn("heartbeat found no head", "error", err)
 		return
 	case last.Epoch > a.epoch || last.Epoch == a.epoch && !last.Status.Held() && !a.finishing.Load():
 		// Logs only grow: this is true, however old. A head of an epoch before ours is merely old.
-		a.log.Warn("run is not ours any more", "head_epoch", last.Epoch, "head_status", last.Status)
+		a.log().Warn("run is not ours any more", "head_epoch", last.Epoch, "head_status", last.Status)
 		a.loseLease()
 		return
 	}

@@ -170,19 +170,12 @@ func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
 		return
 	}
 	in.count(a.from, 1)
-	runs.Go(func() {
-		execute := in.worker.begin(ctx, a.delivery)
-		// In another goroutine: taking needs a large stack, and the run may wait for hours.
-		runs.Go(func() {
-			if gone := execute(); gone != nil {
-				select {
-				case <-gone: // an abandoned agent keeps its slot: what it uses is still in use
-				case <-ctx.Done():
-				}
-			}
-			in.freed <- a.from // has room: one place per slot
-		})
-	})
+	runs.Add(1)
+	go func() {
+		// An abandoned agent keeps its slot: what it uses is still in use. It is not waited for.
+		defer func() { in.freed <- a.from }() // has room: one place per slot
+		in.worker.take(ctx, a.delivery, runs.Done)
+	}()
 }
 
 // count counts runs of s in.

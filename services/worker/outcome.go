@@ -97,7 +97,7 @@ func (a *attempt) onError(cause error) *contracts.ErrorInfo {
 	case <-a.hook("OnError", func() { info = a.work.agent.OnError(ctx, a.run, cause) }):
 		return info
 	case <-ctx.Done():
-		a.log.Error("hook does not return", "hook", "OnError", "grace", a.worker.cfg.CancelGrace)
+		a.log().Error("hook does not return", "hook", "OnError", "grace", a.worker.cfg.CancelGrace)
 		return nil
 	}
 }

@@ -38,7 +38,7 @@ func (w *world) deliver(h *process) {
 func (w *world) decide(h *process, m *message, at contracts.Head, gone uint64) step {
 	return func() step {
 		now := w.now.Add(h.skew)
-		wk := work{delivery: &jsutil.Delivery{}, submission: w.sub, queued: m.queued}
+		wk := &work{delivery: &jsutil.Delivery{}, submission: w.sub, queued: m.queued}
 		act := decide(at, wk.startBy(at), now, gone == at.Epoch && gone > 0)
 		switch act {
 		case actDrop:

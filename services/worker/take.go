@@ -22,6 +22,7 @@ const pauseAfterError = time.Second
 
 // work is a work message as read.
 type work struct {
+	worker     *Worker
 	delivery   *jsutil.Delivery
 	agent      agent.Agent
 	submission contracts.Submission
@@ -30,40 +31,44 @@ type work struct {
 	follows    string    // the run before it in its conversation
 	history    []contracts.Message
 	tookOver   bool // from a worker that is gone
-	log        *slog.Logger
+	// What claim has found and made.
+	state *contracts.State
+	at    runlog.Head // that of run.started
 }
 
-// take does whatever a work message asks for, and returns when the run is over
-// as far as this worker goes.
-func (w *Worker) take(ctx context.Context, d *jsutil.Delivery) { w.begin(ctx, d)() }
+// take does whatever a work message asks for, and calls over when the run is, as
+// far as this worker goes. It returns when the agent has, if it is later: an
+// agent may ignore its context.
+func (w *Worker) take(ctx context.Context, d *jsutil.Delivery, over func()) {
+	if wk := w.begin(ctx, d); wk != nil {
+		w.execute(wk, over)
+		return
+	}
+	over()
+}
 
-// over is what is left to do for a message that has been answered.
-func over() <-chan struct{} { return nil }
-
-// begin does whatever a work message asks for, up to starting the run, and
-// returns what executes it, and returns when it is over as far as this worker
-// goes. The channel, if not nil, closes when an agent that ignores its context
-// has returned after all.
-func (w *Worker) begin(ctx context.Context, d *jsutil.Delivery) (execute func() <-chan struct{}) {
+// begin does whatever a work message asks for, up to starting the run; then it
+// is the caller's to execute. Nil means that the message has been dealt with.
+func (w *Worker) begin(ctx context.Context, d *jsutil.Delivery) *work {
 	wk, err := w.readWork(d)
 	if err != nil {
 		w.log.Error("work message is not one of ours, given up", "subject", d.Subject, "error", err)
 		w.answer(d.Term())
-		return over
+		return nil
 	}
 	if held := w.holding(wk.submission.RunID); held != nil {
 		w.takeAgain(context.WithoutCancel(ctx), held, d)
-		return over
+		return nil
 	}
-	at, state, err := w.claim(ctx, &wk)
+	started, err := w.claim(ctx, wk)
 	if err != nil {
-		wk.log.Warn("run could not be taken, its lease decides", "error", err)
+		wk.log().Warn("run could not be taken, its lease decides", "error", err)
 		w.answer(d.Nak(pauseAfterError))
 	}
-	if at == nil {
-		return over
+	if !started {
+		return nil
 	}
-	return func() <-chan struct{} { return w.execute(wk, *at, state) } // which ends the start
+	return wk
 }
 
 // takeAgain is handed a run that is held here: because a heartbeat came late, or
@@ -79,70 +84,74 @@ func (w *Worker) takeAgain(ctx context.Context, held *attempt, d *jsutil.Deliver
 }
 
 // readWork decodes a work message: the run.queued event of its run.
-func (w *Worker) readWork(d *jsutil.Delivery) (work, error) {
+func (w *Worker) readWork(d *jsutil.Delivery) (*work, error) {
 	runID, err := contracts.RunIDOfSubject(d.Subject)
 	if err != nil {
-		return work{}, err
+		return nil, err
 	}
 	e, err := contracts.DecodeEvent(d.Data)
 	if err != nil {
-		return work{}, err
+		return nil, err
 	}
 	queued, err := contracts.DecodeQueued(e.Payload)
 	if err != nil {
-		return work{}, fmt.Errorf("decode the payload of %s: %w", e.Type, err)
+		return nil, fmt.Errorf("decode the payload of %s: %w", e.Type, err)
 	}
 	a, known := w.agents[e.AgentKey]
 	s := queued.Submission
 	if e.Type != contracts.TypeQueued || e.RunID != runID || s.RunID != runID || s.AgentKey != e.AgentKey || !known {
-		return work{}, fmt.Errorf("event %s of run %s for agent %q is no work of this subject", e.Type, e.RunID, e.AgentKey)
+		return nil, fmt.Errorf("event %s of run %s for agent %q is no work of this subject", e.Type, e.RunID, e.AgentKey)
 	}
-	return work{delivery: d, agent: a, submission: s, queued: e, due: metrics.Due(e, queued), follows: queued.Follows,
-		log: w.log.With("run_id", runID, "agent_key", e.AgentKey)}, nil
+	return &work{worker: w, delivery: d, agent: a, submission: s, queued: e, due: metrics.Due(e, queued), follows: queued.Follows}, nil
 }
 
-// claim brings the run to run.started under this worker. A nil head and no
-// error mean that the message has been dealt with otherwise.
-func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.State, error) {
+// log returns a logger that says which run it is of. It is made for those who
+// log: of most runs nobody does.
+func (wk *work) log() *slog.Logger {
+	return wk.worker.log.With("run_id", wk.submission.RunID, "agent_key", wk.submission.AgentKey)
+}
+
+// claim brings the run to run.started under this worker. False and no error
+// mean that the message has been dealt with otherwise.
+func (w *Worker) claim(ctx context.Context, wk *work) (started bool, err error) {
 	// A drain does not cut it off: an append whose outcome nobody waits for may
 	// start an attempt that nobody executes. Past the lease it is somebody else's.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Lease)
 	defer cancel()
-	at, err := w.position(ctx, *wk)
+	at, err := w.position(ctx, wk)
 	if errors.Is(err, jsutil.ErrNotFound) {
-		wk.log.Warn("work message of a run without a log, dropped")
+		wk.log().Warn("work message of a run without a log, dropped")
 		w.answer(wk.delivery.Ack())
-		return nil, nil, nil
+		return false, nil
 	}
 	for gone := uint64(0); err == nil; { // gone: the epoch whose holder is known to be gone
 		now := time.Now()
 		spoil(&at.Head)
 		act := decide(at.Head, wk.startBy(at.Head), now, gone == at.Epoch && gone > 0)
-		var state *contracts.State
 		if act == actStart {
-			if state, act, err = w.prepare(ctx, wk, at); err != nil {
+			if act, err = w.prepare(ctx, wk, at); err != nil {
 				break
 			}
 		}
 		switch act {
 		case actLeave, actDrop, actTurn, actWait:
 			w.pass(wk, at, act, now)
-			return nil, nil, nil
+			return false, nil
 		case actAsk:
 			holds, askErr := w.askHolder(ctx, at)
 			if askErr != nil {
-				return nil, nil, askErr
+				return false, askErr
 			}
 			if holds {
 				// Leave it alone: the holder has extended the lease by answering.
-				wk.log.Info("run is held by another worker, left alone", "worker_id", at.WorkerID, "epoch", at.Epoch)
-				return nil, nil, nil
+				wk.log().Info("run is held by another worker, left alone", "worker_id", at.WorkerID, "epoch", at.Epoch)
+				return false, nil
 			}
 			gone = at.Epoch
 			continue
 		}
 		var next runlog.Head
-		if next, err = w.appendClaim(ctx, *wk, at, act, now); err == nil {
+		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
 			if act == actStart {
 				if wk.tookOver = at.Status.Held(); wk.tookOver {
 					w.counts.Takeovers.Add(1)
@@ -150,12 +159,13 @@ func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.
 				w.counts.Started(wk.agent.Key, wk.queued.Priority, next.Epoch, wk.due)
 				// The append may have sat out an outage. If this fails, the next beat may not.
 				_ = w.renew(ctx, wk.delivery)
-				return &next, state, nil
+				wk.at = next
+				return true, nil
 			}
-			wk.log.Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
+			wk.log().Info("run ended without its worker", "status", next.Status, "attempt", next.Attempt)
 			w.counts.Closed(wk.agent.Key, next.Status, wk.due)
 			w.answer(wk.delivery.Ack())
-			return nil, nil, nil
+			return false, nil
 		}
 		if act == actStart {
 			w.endStart(at.RunID)
@@ -164,7 +174,7 @@ func (w *Worker) claim(ctx context.Context, wk *work) (*runlog.Head, *contracts.
 			at, err = w.leaderHead(ctx, at.RunID)
 		}
 	}
-	return nil, nil, err
+	return false, err
 }
 
 // pass answers a message whose run is not to be begun now.
@@ -193,30 +203,29 @@ func spoil(at *contracts.Head) {
 // prepare gets what a run needs before its start: the state to go on from and
 // most of a lease, so that a broker which cannot give them charges no attempt;
 // and the worker's word that it is started once. It says what is to be done then.
-func (w *Worker) prepare(ctx context.Context, wk *work, at runlog.Head) (*contracts.State, action, error) {
+func (w *Worker) prepare(ctx context.Context, wk *work, at runlog.Head) (act action, err error) {
 	if wk.submission.ConversationID != "" {
 		history, turn, err := w.history(ctx, wk, at.Head)
 		if err != nil || !turn {
-			return nil, actTurn, err
+			return actTurn, err
 		}
 		wk.history = history
 	}
-	state, act, err := w.resume(ctx, at)
-	if err != nil || act != actStart {
-		return nil, act, err
+	if wk.state, act, err = w.resume(ctx, at); err != nil || act != actStart {
+		return act, err
 	}
 	if err := w.renew(ctx, wk.delivery); err != nil {
-		return nil, act, err
+		return act, err
 	}
 	if !w.beginStart(at.RunID, at.Epoch+1) {
-		return nil, actLeave, nil // handed to us twice; the other one is at it
+		return actLeave, nil // handed to us twice; the other one is at it
 	}
-	return state, act, nil
+	return act, nil
 }
 
 // startBy is when the run has to have begun, zero if never, or if it has been
 // begun or redriven since.
-func (wk work) startBy(head contracts.Head) time.Time {
+func (wk *work) startBy(head contracts.Head) time.Time {
 	if head.Seq != wk.queued.Seq {
 		return time.Time{}
 	}
@@ -225,7 +234,7 @@ func (wk work) startBy(head contracts.Head) time.Time {
 
 // position returns the head to act on: at the first delivery the one that the
 // message itself carries, without a read; compare-and-set finds out if it is old.
-func (w *Worker) position(ctx context.Context, wk work) (runlog.Head, error) {
+func (w *Worker) position(ctx context.Context, wk *work) (runlog.Head, error) {
 	if wk.delivery.Delivered == 1 {
 		if seq, err := strconv.ParseUint(wk.delivery.Header.Get(contracts.HeaderLogSequence), 10, 64); err == nil && seq > 0 {
 			return runlog.Head{Head: wk.queued.Head(), Sequence: seq}, nil
@@ -245,7 +254,7 @@ func (w *Worker) leaderHead(ctx context.Context, runID string) (runlog.Head, err
 }
 
 // appendClaim appends what the decision asks for.
-func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act action, now time.Time) (runlog.Head, error) {
+func (w *Worker) appendClaim(ctx context.Context, wk *work, at runlog.Head, act action, now time.Time) (runlog.Head, error) {
 	e, err := w.claimEvent(wk, at.Head, act, now)
 	if err != nil {
 		return runlog.Head{}, err
@@ -254,7 +263,7 @@ func (w *Worker) appendClaim(ctx context.Context, wk work, at runlog.Head, act a
 }
 
 // claimEvent is the event that a decision makes on top of at.
-func (w *Worker) claimEvent(wk work, at contracts.Head, act action, now time.Time) (contracts.Event, error) {
+func (w *Worker) claimEvent(wk *work, at contracts.Head, act action, now time.Time) (contracts.Event, error) {
 	var d contracts.Draft
 	switch act {
 	case actStart:

@@ -50,7 +50,7 @@ func (w *Worker) askHolder(ctx context.Context, at runlog.Head) (bool, error) {
 		case ctx.Err() != nil:
 			return false, err
 		case errors.Is(err, nats.ErrNoResponders):
-			if time.Since(w.connectedAt()) > youngConnection || waited >= grace {
+			if time.Since(w.connected.Load().(time.Time)) > youngConnection || waited >= grace {
 				return false, nil
 			}
 		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,8 +30,7 @@ type Worker struct {
 	held   held
 	counts *metrics.Worker
 
-	mu        sync.Mutex
-	connected time.Time // since when
+	connected atomic.Value // the time since when
 }
 
 // New makes a worker on nc, which stays the caller's to close. It reports every
@@ -47,8 +47,8 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	w := &Worker{
 		cfg: cfg, nc: nc, js: js, runs: runlog.New(js), agents: map[string]agent.Agent{},
 		log: cfg.Logger.With("worker_id", cfg.WorkerID), held: held{byRun: map[string]*attempt{}, starting: map[string]*starting{}},
-		connected: time.Now(),
 	}
+	w.connected.Store(time.Now())
 	for _, a := range cfg.Agents {
 		w.agents[a.Key] = a
 	}
@@ -66,8 +66,11 @@ func (w *Worker) ID() string { return w.cfg.WorkerID }
 // RunOnce are to be called once, one at a time.
 func (w *Worker) Run(ctx context.Context) error {
 	stop, err := w.open(ctx)
-	if err != nil {
-		return unlessDone(ctx, err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
 	}
 	defer stop()
 	in, err := w.openIntake()
@@ -78,7 +81,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for range changes {
-			w.noteConnected()
+			w.connected.Store(time.Now())
 			signal(in.wake)
 		}
 	})
@@ -105,7 +108,9 @@ func (w *Worker) RunOnce(ctx context.Context) (bool, error) {
 		}
 		if d != nil {
 			defer context.AfterFunc(ctx, w.endRuns)()
-			w.take(ctx, d)
+			over := make(chan struct{})
+			go w.take(ctx, d, func() { close(over) })
+			<-over
 			return true, nil
 		}
 	}
@@ -144,7 +149,7 @@ func (w *Worker) open(ctx context.Context) (stop func(), err error) {
 	if err := jsutil.WaitConnected(ctx, w.nc); err != nil {
 		return nil, err
 	}
-	w.noteConnected()
+	w.connected.Store(time.Now())
 	if err := jsutil.WaitTopology(ctx, w.js, jsutil.NewTopology(w.cfg.Topology), w.log); err != nil {
 		return nil, err
 	}
@@ -187,30 +192,10 @@ func (w *Worker) endRuns() {
 	}
 }
 
-func (w *Worker) noteConnected() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.connected = time.Now()
-}
-
-func (w *Worker) connectedAt() time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.connected
-}
-
 func (w *Worker) agentKeys() []string {
 	keys := make([]string, 0, len(w.cfg.Agents))
 	for _, a := range w.cfg.Agents {
 		keys = append(keys, a.Key)
 	}
 	return keys
-}
-
-// unlessDone drops an error that only says that ctx has ended.
-func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }

@@ -154,6 +154,7 @@ func (w *writer) enqueue(ctx context.Context, en *entry) (bool, error) {
 // that is not nil, somebody else goes on: its owner waits for that event alone,
 // and others may queue theirs as fast as they go.
 func (w *writer) drain(own *entry) {
+	var en *entry // the one before
 	for {
 		w.mu.Lock()
 		if len(w.queue) == 0 {
@@ -161,7 +162,12 @@ func (w *writer) drain(own *entry) {
 			w.mu.Unlock()
 			return
 		}
-		en := w.queue[0]
+		if own != nil && en == own {
+			w.mu.Unlock()
+			go w.drain(nil)
+			return
+		}
+		en = w.queue[0]
 		w.queue[0] = nil
 		w.queue = w.queue[1:]
 		closed := w.closed
@@ -174,10 +180,6 @@ func (w *writer) drain(own *entry) {
 		w.room.Release(en.weight)
 		if en.done != nil {
 			en.done <- err
-		}
-		if en == own {
-			go w.drain(nil)
-			return
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (t *Trial) Attempt(ctx context.Context) Outcome {
 		defer cancel()
 	}
 	start := agent.Start{Submission: t.sub, Attempt: at.Attempt, MaxAttempts: at.MaxAttempts, Epoch: at.Epoch,
-		History: t.History, Usage: at.Usage, Host: a, Log: a.log}
+		History: t.History, Usage: at.Usage, Host: a, Log: func() *slog.Logger { return a.log }}
 	if at.Checkpoint != nil {
 		start.State = &t.states[at.Checkpoint.Revision-1]
 	}

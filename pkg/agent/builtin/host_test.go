@@ -97,7 +97,7 @@ func (tr trial) newRun(ctx context.Context, host agent.Host) *agent.Run {
 		RunID: "0198c0de-7a11-7abc-8def-0123456789ab", AgentKey: "test",
 		Input: contracts.Input{Messages: tr.messages, Params: json.RawMessage(tr.params)},
 	}
-	start := agent.Start{Submission: s, Attempt: max(1, tr.attempt), MaxAttempts: 3, Epoch: 1, Host: host, Log: slog.New(slog.DiscardHandler)}
+	start := agent.Start{Submission: s, Attempt: max(1, tr.attempt), MaxAttempts: 3, Epoch: 1, Host: host, Log: func() *slog.Logger { return slog.New(slog.DiscardHandler) }}
 	if tr.state != "" {
 		start.State = &contracts.State{Data: []byte(tr.state)}
 	}
