@@ -259,13 +259,20 @@ func (a *appender) started(s *Started) {
 	a.close()
 }
 
+// EncodeEvent is Encode of an event, which it does not copy.
+func EncodeEvent(e *Event) ([]byte, error) {
+	a := appender{b: make([]byte, 0, 640+len(e.Payload))}
+	a.event(e)
+	return a.b, a.err
+}
+
 // appended encodes v if it is one of those that write themselves.
 func appended(v any) (data []byte, ok bool, err error) {
 	a := appender{}
 	switch v := v.(type) {
 	case Event:
-		a.b = make([]byte, 0, 768+len(v.Payload))
-		a.event(&v)
+		data, err = EncodeEvent(&v)
+		return data, true, err
 	case StatusRecord:
 		a.b = make([]byte, 0, 640)
 		a.record(&v)

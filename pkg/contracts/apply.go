@@ -49,7 +49,7 @@ func Next(head Head, runID string, d Draft, now time.Time) (Event, error) {
 			e.Checkpoint = nil
 		}
 	}
-	e.Position = follow(head, e)
+	e.Position = follow(&head, &e)
 	if e.Visibility == "" {
 		e.Visibility = VisibilityUser
 		if d.Type == TypeHeartbeat || d.Type == TypeCheckpoint {
@@ -81,10 +81,10 @@ func Apply(head Head, e Event) (Head, error) {
 	case head.Seq > 0 && e.RunID != head.RunID:
 		return head, fmt.Errorf("%w: run %s after run %s", ErrTransition, e.RunID, head.RunID)
 	}
-	if want := follow(head, e); !samePosition(want, e.Position) {
+	if want := follow(&head, &e); !samePosition(&want, &e.Position) {
 		return head, fmt.Errorf("%w: %s carries %+v, expected %+v", ErrTransition, e.Type, e.Position, want)
 	}
-	if fault := misfit(head, e); fault != "" {
+	if fault := misfit(&head, &e); fault != "" {
 		return head, fmt.Errorf("%w: %s %s", ErrTransition, e.Type, fault)
 	}
 	return e.Head(), nil
@@ -92,7 +92,7 @@ func Apply(head Head, e Event) (Head, error) {
 
 // follow returns the position that an event of e's type must carry after head.
 // What the appender may choose it takes from e, and misfit judges it.
-func follow(head Head, e Event) Position {
+func follow(head *Head, e *Event) Position {
 	p := head.Position
 	p.Status = e.Status
 	p.NotBefore, p.WaitsFor = time.Time{}, ""
@@ -133,9 +133,9 @@ func follow(head Head, e Event) Position {
 }
 
 // misfit says what is wrong with what the appender was free to choose, "" if nothing.
-func misfit(head Head, e Event) string {
+func misfit(head *Head, e *Event) string {
 	switch {
-	case !e.Type.Valid():
+	case !e.Type.Reserved() && !e.Type.Valid(): // of the engine's the table has them all
 		return "is no event type"
 	case !e.Visibility.Valid():
 		return "has the visibility " + quote(string(e.Visibility))
@@ -188,7 +188,7 @@ func misfit(head Head, e Event) string {
 
 // misfitFirst is misfit for the first event of a log. Of a rejected run less is
 // known, but what it says is no less sound: subjects are built from it.
-func misfitFirst(e Event) string {
+func misfitFirst(e *Event) string {
 	rejected := e.Type == TypeRejected
 	switch {
 	case CheckRunID(e.RunID) != nil:
@@ -205,13 +205,14 @@ func misfitFirst(e Event) string {
 	return ""
 }
 
-func samePosition(a, b Position) bool {
+func samePosition(a, b *Position) bool {
 	if (a.Checkpoint == nil) != (b.Checkpoint == nil) || a.Checkpoint != nil && *a.Checkpoint != *b.Checkpoint ||
 		!a.NotBefore.Equal(b.NotBefore) {
 		return false
 	}
-	a.Checkpoint, b.Checkpoint, a.NotBefore, b.NotBefore = nil, nil, time.Time{}, time.Time{}
-	return a == b
+	c := *b
+	c.Checkpoint, c.NotBefore = a.Checkpoint, a.NotBefore
+	return *a == c
 }
 
 func marshalPayload(v any) (json.RawMessage, error) {

@@ -168,10 +168,11 @@ func DecodeQueued(payload []byte) (q Queued, err error) {
 		{"follows", optional, func(n int32) { q.Follows = d.str(n, nil) }},
 	})
 	if len(d.faults) > 0 {
-		q = Queued{}
-		err = json.Unmarshal(payload, &q)
+		var again Queued
+		err = json.Unmarshal(payload, &again)
+		return again, err
 	}
-	return q, err
+	return q, nil
 }
 
 // usage reads what our own programs wrote.

@@ -58,7 +58,7 @@ type placedFault struct {
 
 // open takes data apart, down to a number of levels of objects and arrays.
 func open(data []byte, levels int32) *document {
-	d := &document{data: data, levels: levels, nodes: make([]node, 0, 32)} // enough for the usual one
+	d := &document{data: data, levels: levels, nodes: make([]node, 0, min(18*levels, 32))} // enough for the usual one
 	if end := d.add(node{parent: none}, d.next(0), 1); end != none && int(d.next(end)) == len(data) {
 		d.judge()
 		return d

@@ -40,11 +40,11 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 	if err := checkOn(at, e); err != nil {
 		return nil, err
 	}
-	data, err := l.encode(e)
+	data, err := l.encode(&e)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pending{log: l, at: at, head: Head{Head: e.Head()}, kind: e.Type}
+	p := &Pending{log: l, at: at.Sequence, head: Head{Head: e.Head()}, kind: e.Type}
 	p.msg = nats.Msg{
 		Subject: contracts.LogSubject(e.RunID),
 		Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(at.Sequence, 10)}},
@@ -65,12 +65,12 @@ func (l *Log) AppendAsync(at Head, e contracts.Event) (*Pending, error) {
 // Fits returns the error that an append of e would have for its size or form,
 // nil or ErrTooLarge for those who have checked the latter.
 func (l *Log) Fits(e contracts.Event) error {
-	_, err := l.encode(e)
+	_, err := l.encode(&e)
 	return err
 }
 
-func (l *Log) encode(e contracts.Event) ([]byte, error) {
-	data, err := contracts.Encode(e)
+func (l *Log) encode(e *contracts.Event) ([]byte, error) {
+	data, err := contracts.EncodeEvent(e)
 	if err != nil {
 		return nil, fmt.Errorf("append %s to run %s: encode: %w", e.Type, e.RunID, err)
 	}

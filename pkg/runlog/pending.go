@@ -28,8 +28,8 @@ const (
 // Pending is an append under way.
 type Pending struct {
 	log  *Log
-	at   Head
-	head Head // the outcome but for its Sequence
+	at   uint64 // the Sequence of the head that it is compared with
+	head Head   // the outcome but for its Sequence
 	kind contracts.EventType
 	msg  nats.Msg
 	ack  jetstream.PubAckFuture
@@ -78,14 +78,14 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 	var hidden time.Time                        // since when the log does not show what it conflicts with
 	for try := 0; ; try++ {
 		found, lookupErr := jsutil.GetFromLeader(ctx, p.log.nc, contracts.StreamLog,
-			jsutil.GetRequest{Seq: p.at.Sequence + 1, NextFor: contracts.EventsSubject(p.head.RunID)})
+			jsutil.GetRequest{Seq: p.at + 1, NextFor: contracts.EventsSubject(p.head.RunID)})
 		away := errors.Is(lookupErr, jsutil.ErrUnavailable)
 		switch {
 		case lookupErr == nil && bytes.Equal(found.Data, p.msg.Data):
 			return p.done(found.Sequence), nil
 		case lookupErr == nil:
 			return Head{}, p.failed(fmt.Errorf("%w: another event stands at sequence %d, after %d",
-				jsutil.ErrConflict, found.Sequence, p.at.Sequence))
+				jsutil.ErrConflict, found.Sequence, p.at))
 		case away:
 			err = lookupErr
 		case !errors.Is(lookupErr, jsutil.ErrNotFound):
@@ -96,9 +96,9 @@ func (p *Pending) settle(ctx context.Context, err error) (Head, error) {
 			hidden = time.Now()
 		case time.Since(hidden) <= hiddenWait:
 		case lost: // it may be a conflict with this very event
-			return Head{}, p.unknown(fmt.Errorf("%w: refused, but no event follows sequence %d", jsutil.ErrUnavailable, p.at.Sequence))
+			return Head{}, p.unknown(fmt.Errorf("%w: refused, but no event follows sequence %d", jsutil.ErrUnavailable, p.at))
 		default:
-			return Head{}, p.failed(fmt.Errorf("%w: the log ends before sequence %d", err, p.at.Sequence))
+			return Head{}, p.failed(fmt.Errorf("%w: the log ends before sequence %d", err, p.at))
 		}
 		if pauseErr := p.log.pause(ctx, try); pauseErr != nil {
 			return Head{}, p.unknown(fmt.Errorf("%w: %w (last: %w)", jsutil.ErrUnavailable, pauseErr, err))
