@@ -150,8 +150,12 @@ func (w *Worker) claim(ctx context.Context, wk *work) (started bool, err error) 
 			gone = at.Epoch
 			continue
 		}
+		var e contracts.Event
 		var next runlog.Head
-		if next, err = w.appendClaim(ctx, wk, at, act, now); err == nil {
+		if e, err = w.claimEvent(wk, at.Head, act, now); err == nil {
+			next, err = w.runs.Append(ctx, at, e)
+		}
+		if err == nil {
 			if act == actStart {
 				if wk.tookOver = at.Status.Held(); wk.tookOver {
 					w.counts.Takeovers.Add(1)
@@ -251,15 +255,6 @@ func (w *Worker) leaderHead(ctx context.Context, runID string) (runlog.Head, err
 		return runlog.Head{}, err
 	}
 	return last.Head(), nil
-}
-
-// appendClaim appends what the decision asks for.
-func (w *Worker) appendClaim(ctx context.Context, wk *work, at runlog.Head, act action, now time.Time) (runlog.Head, error) {
-	e, err := w.claimEvent(wk, at.Head, act, now)
-	if err != nil {
-		return runlog.Head{}, err
-	}
-	return w.runs.Append(ctx, at, e)
 }
 
 // claimEvent is the event that a decision makes on top of at.
