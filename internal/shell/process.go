@@ -46,7 +46,7 @@ const flushTimeout = 2 * time.Second
 // Run connects, says how the service is configured, and runs it until ctx ends.
 // It goes on trying to connect for ever. What build refuses is an error of usage.
 func (p Process) Run(ctx context.Context, build func(*nats.Conn, prometheus.Registerer) (Runner, error)) error {
-	defer runtime.KeepAlive(gcBallast())
+	defer runtime.KeepAlive(Ballast())
 	m, err := p.Ports.Open(p.Version, p.Logger)
 	if err != nil {
 		return err
@@ -74,11 +74,11 @@ func (p Process) Run(ctx context.Context, build func(*nats.Conn, prometheus.Regi
 	return nil
 }
 
-// gcBallast returns memory that is never touched, and so is none, but counts as
+// Ballast returns memory that is never touched, and so is none, but counts as
 // live to the garbage collector. What really lives in a service is a few MB,
 // and would have it collect dozens of times a second under load, which takes a
 // tenth of the processor; so it collects after this much has been allocated.
-func gcBallast() []byte { return make([]byte, 64<<20) }
+func Ballast() []byte { return make([]byte, 64<<20) }
 
 // HangUp closes nc once what was published has left.
 func HangUp(nc *nats.Conn) {

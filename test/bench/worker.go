@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"runtime/metrics"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"longhaul/internal/bench"
+	"longhaul/internal/shell"
 	"longhaul/pkg/agent"
 	"longhaul/pkg/jsutil"
 	"longhaul/services/worker"
@@ -114,6 +116,7 @@ func serveWorker() (bool, error) {
 	if len(os.Args) != 3 || os.Args[1] != beWorker {
 		return false, nil
 	}
+	defer runtime.KeepAlive(shell.Ballast()) // as `longhaul worker` does
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var cfg workerConfig
