@@ -211,23 +211,18 @@ func (a *appender) submission(s *Submission) {
 
 func (a *appender) input(in *Input) {
 	a.open()
-	a.messages("messages", in.Messages)
+	if len(in.Messages) > 0 {
+		a.name("messages")
+		for i := range in.Messages {
+			a.b = append(a.b, "[,"[min(i, 1)])
+			a.message(&in.Messages[i])
+		}
+		a.b = append(a.b, ']')
+	}
 	if len(in.Params) > 0 {
 		a.raw("params", in.Params)
 	}
 	a.close()
-}
-
-func (a *appender) messages(name string, list []Message) {
-	if len(list) == 0 {
-		return
-	}
-	a.name(name)
-	for i := range list {
-		a.b = append(a.b, "[,"[min(i, 1)])
-		a.message(&list[i])
-	}
-	a.b = append(a.b, ']')
 }
 
 func (a *appender) message(m *Message) {

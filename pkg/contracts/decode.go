@@ -135,7 +135,7 @@ func DecodeEvent(data []byte) (Event, error) {
 		{"time", required, func(n int32) { e.Time = d.instant(n) }},
 		{"agent_key", required, func(n int32) { e.AgentKey = d.str(n, checkKnownAgentKey) }},
 		{"priority", optional, func(n int32) { e.Priority = Priority(d.str(n, checkPriority)) }},
-		{"status", required, func(n int32) { e.Status = Status(d.str(n, checkStatus)) }},
+		{"status", required, func(n int32) { e.Status = d.status(n) }},
 		{"epoch", required, func(n int32) { e.Epoch = d.integer(n, 0, math.MaxUint64) }},
 		{"attempt", required, func(n int32) { e.Attempt = int(d.integer(n, 0, math.MaxInt32)) }},
 		{"max_attempts", required, func(n int32) { e.MaxAttempts = int(d.integer(n, 0, math.MaxInt32)) }},
@@ -174,6 +174,8 @@ func DecodeQueued(payload []byte) (q Queued, err error) {
 	}
 	return q, nil
 }
+
+func (d *document) status(n int32) Status { return Status(d.str(n, checkStatus)) }
 
 // usage reads what our own programs wrote.
 func (d *document) usage(n int32) (u Usage) {

@@ -14,13 +14,10 @@ func DecodeGet(data []byte) (q GetRequest, f Faults) {
 // DecodeList reads a request to the endpoint list. What the cursor says is for
 // its maker to judge.
 func DecodeList(data []byte) (q ListRequest, f Faults) {
-	status := func(d *document) func(int32) Status {
-		return func(n int32) Status { return Status(d.str(n, checkStatus)) }
-	}
 	f = decodeCommand(data, MaxRequest, func(d *document) []field {
 		return []field{
-			{"status", optional, func(n int32) { q.Status = elements(d, n, status(d)) }},
-			{"agent_key", optional, func(n int32) { q.AgentKey = d.str(n, checkFilter) }},
+			{"status", optional, func(n int32) { q.Status = elements(d, n, d.status) }},
+			{"agent_key", optional, func(n int32) { q.AgentKey = d.str(n, checkKnownAgentKey) }},
 			{"conversation_id", optional, func(n int32) { q.ConversationID = d.str(n, nil) }},
 			{"metadata", optional, func(n int32) { q.Metadata = d.metadata(n) }},
 			{"created_after", optional, func(n int32) { q.CreatedAfter = d.instant(n) }},
@@ -30,12 +27,4 @@ func DecodeList(data []byte) (q ListRequest, f Faults) {
 		}
 	})
 	return q, f
-}
-
-// checkFilter is CheckAgentKey for a filter, which may be left empty.
-func checkFilter(key string) error {
-	if key == "" {
-		return nil
-	}
-	return CheckAgentKey(key)
 }

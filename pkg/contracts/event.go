@@ -61,11 +61,7 @@ func (t EventType) Valid() bool {
 
 // Terminal reports whether an event of type t ends a round.
 func (t EventType) Terminal() bool {
-	switch t {
-	case TypeSucceeded, TypeFailed, TypeTimedOut, TypeCancelled, TypeRejected:
-		return true
-	}
-	return false
+	return t == TypeSucceeded || t == TypeFailed || t == TypeTimedOut || t == TypeCancelled || t == TypeRejected
 }
 
 // Visibility says whom an event is meant for.

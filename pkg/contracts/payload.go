@@ -202,16 +202,10 @@ const (
 )
 
 // CancelRequested is the payload of run.cancel_requested.
-type CancelRequested struct {
-	Reason string `json:"reason,omitempty"`
-	By     string `json:"by,omitempty"`
-}
+type CancelRequested CancelCommand
 
 // Cancelled is the payload of run.cancelled.
-type Cancelled struct {
-	Reason string `json:"reason,omitempty"`
-	By     string `json:"by,omitempty"`
-}
+type Cancelled CancelCommand
 
 // TimedOut is the payload of run.timed_out.
 type TimedOut struct {

@@ -44,7 +44,7 @@ func DecodeSummary(data []byte) (StatusRecord, error) {
 	d.object(0, []field{
 		{"agent_key", optional, func(n int32) { r.AgentKey = d.str(n, nil) }},
 		{"priority", optional, func(n int32) { r.Priority = Priority(d.str(n, nil)) }},
-		{"status", required, func(n int32) { r.Status = Status(d.str(n, checkStatus)) }},
+		{"status", required, func(n int32) { r.Status = d.status(n) }},
 		{"worker_id", optional, func(n int32) { r.WorkerID = d.str(n, nil) }},
 		{"not_before", optional, func(n int32) { r.NotBefore = d.instant(n) }},
 		{"conversation_id", optional, func(n int32) { r.ConversationID = d.str(n, nil) }},
@@ -92,14 +92,12 @@ func Project(rec StatusRecord, e Event, sequence uint64) (StatusRecord, error) {
 		rec.StartedAt, rec.StartedSequence = e.Time, sequence
 	case TypeRetrying:
 		var p Retrying
-		err = json.Unmarshal(e.Payload, &p)
-		if err == nil {
+		if err = json.Unmarshal(e.Payload, &p); err == nil {
 			rec.failed(p.Error)
 		}
 	case TypeFailed:
 		var p Failed
-		err = json.Unmarshal(e.Payload, &p)
-		if err == nil {
+		if err = json.Unmarshal(e.Payload, &p); err == nil {
 			rec.failed(p.ErrorInfo)
 		}
 	case TypeSucceeded:
@@ -131,10 +129,7 @@ func (r *StatusRecord) submitted(payload json.RawMessage) error {
 			})
 		}},
 	})
-	if f := d.list(); f != nil {
-		return f
-	}
-	return nil
+	return d.list().Err()
 }
 
 // failed notes an error, short: the record is read by the thousand, the log has the whole of it.

@@ -78,7 +78,8 @@ func checkRole(s string) error {
 	return mustBe(slices.Contains([]string{RoleSystem, RoleDeveloper, RoleUser, RoleAssistant, RoleTool}, s), "system, developer, user, assistant or tool", s)
 }
 
-// checkKnownAgentKey lets an event have none: that of a rejected run may not be known.
+// checkKnownAgentKey is CheckAgentKey where there may be none: of a filter, and
+// of a rejected run, whose agent may not be known.
 func checkKnownAgentKey(s string) error {
 	if s == "" {
 		return nil

@@ -31,11 +31,7 @@ func (s Status) Valid() bool {
 
 // Terminal reports whether a round ends with s: nothing but a redrive follows.
 func (s Status) Terminal() bool {
-	switch s {
-	case StatusSucceeded, StatusFailed, StatusTimedOut, StatusCancelled, StatusRejected:
-		return true
-	}
-	return false
+	return s == StatusSucceeded || s == StatusRejected || s.Redrivable()
 }
 
 // Held reports whether a worker is named as the holder of a run in status s.
