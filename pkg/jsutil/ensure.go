@@ -248,9 +248,6 @@ func WaitTopology(ctx context.Context, js jetstream.JetStream, t Topology, logge
 			told = time.Now()
 			logger.Warn("broker not ready for the topology", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(reconnectWait):
-		}
+		Sleep(ctx, reconnectWait)
 	}
 }

@@ -69,7 +69,13 @@ func Get(ctx context.Context, nc *nats.Conn, stream string, r GetRequest) (Store
 // leader, which has every message that was acknowledged before the call. It
 // costs the broker more than Get.
 func GetFromLeader(ctx context.Context, nc *nats.Conn, stream string, r GetRequest) (Stored, error) {
-	m, err := ask(ctx, nc, "STREAM.MSG.GET."+stream, r)
+	return askLeader(ctx, nc, "STREAM.MSG.GET."+stream, r)
+}
+
+// askLeader is ask for what the stream's leader answers: with a message if it
+// was asked for one, else with none.
+func askLeader(ctx context.Context, nc *nats.Conn, what string, r any) (Stored, error) {
+	m, err := ask(ctx, nc, what, r)
 	if err != nil {
 		return Stored{}, err
 	}
@@ -77,10 +83,10 @@ func GetFromLeader(ctx context.Context, nc *nats.Conn, stream string, r GetReque
 		Error   *jetstream.APIError `json:"error"`
 		Message Stored              `json:"message"`
 	}
-	switch err := json.Unmarshal(m.Data, &answer); {
-	case err != nil:
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
 		return Stored{}, fmt.Errorf("decode the answer of the stream's leader: %w", err)
-	case answer.Error != nil:
+	}
+	if answer.Error != nil {
 		return Stored{}, Translate(answer.Error)
 	}
 	return answer.Message, nil
