@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
@@ -73,12 +71,8 @@ func (d *Dispatcher) appendCancel(ctx context.Context, at runlog.Head, kind cont
 // by this very command, whose dispatcher did not get further.
 func (d *Dispatcher) cleanUp(ctx context.Context, cancelled runlog.Head) error {
 	// A schedule that has just fired is dropped when it is seen that the run has ended.
-	schedules, err := d.js.Stream(ctx, contracts.StreamSchedule)
-	if err == nil {
-		err = schedules.Purge(ctx, jetstream.WithPurgeSubject(contracts.ScheduleAtSubject(cancelled.RunID)))
-	}
-	if err != nil {
-		return translate("remove the schedule", err)
+	if err := jsutil.Purge(ctx, d.nc, contracts.StreamSchedule, contracts.ScheduleAtSubject(cancelled.RunID), 0); err != nil {
+		return err
 	}
 	return d.removeWork(ctx, cancelled)
 }
