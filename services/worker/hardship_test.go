@@ -166,7 +166,7 @@ func TestHandedOverTwiceWhileStarting(t *testing.T) {
 			b.cancelByHand(t, id)
 		}
 		d.Delivered = 2
-		w.take(t.Context(), d, func() {})
+		w.take(d, func() {})
 		if head, err := b.runs.LastFromLeader(t.Context(), id); err != nil || head.Status.Terminal() {
 			t.Errorf("the run has ended under its start: %s, %v", head.Type, err)
 		}

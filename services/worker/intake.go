@@ -123,7 +123,7 @@ func (in *intake) run(ctx context.Context, ended func()) error {
 		select {
 		case <-ctx.Done():
 		case a := <-in.arrivals:
-			in.accept(ctx, a, &runs)
+			in.accept(a, &runs)
 		case s := <-in.freed:
 			in.count(s, -1)
 		case <-in.wake:
@@ -137,18 +137,18 @@ func (in *intake) run(ctx context.Context, ended func()) error {
 				s.puller.Expire(now)
 			}
 		}
-		in.takeWaiting(ctx, &runs)
+		in.takeWaiting(&runs)
 	}
 	return in.drain(&runs, ended)
 }
 
 // takeWaiting handles everything that is there already, before new requests
 // are made for slots that may be taken in a moment.
-func (in *intake) takeWaiting(ctx context.Context, runs *sync.WaitGroup) {
+func (in *intake) takeWaiting(runs *sync.WaitGroup) {
 	for {
 		select {
 		case a := <-in.arrivals:
-			in.accept(ctx, a, runs)
+			in.accept(a, runs)
 		case s := <-in.freed:
 			in.count(s, -1)
 		default:
@@ -158,7 +158,7 @@ func (in *intake) takeWaiting(ctx context.Context, runs *sync.WaitGroup) {
 }
 
 // accept gives a message a slot, or gives it back.
-func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
+func (in *intake) accept(a arrival, runs *sync.WaitGroup) {
 	if a.delivery == nil {
 		a.from.backlog = 0
 		return
@@ -174,7 +174,7 @@ func (in *intake) accept(ctx context.Context, a arrival, runs *sync.WaitGroup) {
 	go func() {
 		// An abandoned agent keeps its slot: what it uses is still in use. It is not waited for.
 		defer func() { in.freed <- a.from }() // has room: one place per slot
-		in.worker.take(ctx, a.delivery, runs.Done)
+		in.worker.take(a.delivery, runs.Done)
 	}()
 }
 

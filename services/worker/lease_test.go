@@ -84,7 +84,7 @@ func TestLeaseIsRenewedBeforeTheStart(t *testing.T) {
 			if err := b.NC.Flush(); err != nil {
 				t.Fatal(err)
 			}
-			w.take(t.Context(), d, func() {})
+			w.take(d, func() {})
 			if err := w.nc.Flush(); err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +112,7 @@ func TestStartWithoutALease(t *testing.T) {
 	if err := b.JS.DeleteConsumer(t.Context(), contracts.StreamWork, contracts.WorkConsumer("echo", contracts.PriorityNormal)); err != nil {
 		t.Fatal(err)
 	}
-	w.take(t.Context(), d, func() {})
+	w.take(d, func() {})
 	if head, err := b.runs.LastFromLeader(t.Context(), id); err != nil || head.Type != contracts.TypeQueued {
 		t.Errorf("the run stands at %s, %v", head.Type, err)
 	}
@@ -126,7 +126,7 @@ func TestLeaseCountsFromTheDelivery(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.take(t.Context(), d, func() {})
+		w.take(d, func() {})
 	}()
 	waitFor(t, "the attempt", func() bool { return w.holding(id) != nil })
 	a := w.holding(id)

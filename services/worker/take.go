@@ -39,8 +39,8 @@ type work struct {
 // take does whatever a work message asks for, and calls over when the run is, as
 // far as this worker goes. It returns when the agent has, if it is later: an
 // agent may ignore its context.
-func (w *Worker) take(ctx context.Context, d *jsutil.Delivery, over func()) {
-	if wk := w.begin(ctx, d); wk != nil {
+func (w *Worker) take(d *jsutil.Delivery, over func()) {
+	if wk := w.begin(d); wk != nil {
 		w.execute(wk, over)
 		return
 	}
@@ -49,7 +49,7 @@ func (w *Worker) take(ctx context.Context, d *jsutil.Delivery, over func()) {
 
 // begin does whatever a work message asks for, up to starting the run; then it
 // is the caller's to execute. Nil means that the message has been dealt with.
-func (w *Worker) begin(ctx context.Context, d *jsutil.Delivery) *work {
+func (w *Worker) begin(d *jsutil.Delivery) *work {
 	wk, err := w.readWork(d)
 	if err != nil {
 		w.log.Error("work message is not one of ours, given up", "subject", d.Subject, "error", err)
@@ -57,10 +57,10 @@ func (w *Worker) begin(ctx context.Context, d *jsutil.Delivery) *work {
 		return nil
 	}
 	if held := w.holding(wk.submission.RunID); held != nil {
-		w.takeAgain(context.WithoutCancel(ctx), held, d)
+		w.takeAgain(context.Background(), held, d)
 		return nil
 	}
-	started, err := w.claim(ctx, wk)
+	started, err := w.claim(wk)
 	if err != nil {
 		wk.log().Warn("run could not be taken, its lease decides", "error", err)
 		w.answer(d.Nak(pauseAfterError))
@@ -113,10 +113,10 @@ func (wk *work) log() *slog.Logger {
 
 // claim brings the run to run.started under this worker. False and no error
 // mean that the message has been dealt with otherwise.
-func (w *Worker) claim(ctx context.Context, wk *work) (started bool, err error) {
+func (w *Worker) claim(wk *work) (started bool, err error) {
 	// A drain does not cut it off: an append whose outcome nobody waits for may
 	// start an attempt that nobody executes. Past the lease it is somebody else's.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Lease)
+	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Lease)
 	defer cancel()
 	at, err := w.position(ctx, wk)
 	if errors.Is(err, jsutil.ErrNotFound) {

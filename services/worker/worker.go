@@ -109,7 +109,7 @@ func (w *Worker) RunOnce(ctx context.Context) (bool, error) {
 		if d != nil {
 			defer context.AfterFunc(ctx, w.endRuns)()
 			over := make(chan struct{})
-			go w.take(ctx, d, func() { close(over) })
+			go w.take(d, func() { close(over) })
 			<-over
 			return true, nil
 		}
