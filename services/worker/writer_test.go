@@ -74,6 +74,27 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	}
 }
 
+// Whoever waits for an event of its own leaves what came meanwhile to somebody
+// else, who sees to it.
+func TestEventBehindACommit(t *testing.T) {
+	b := newBench(t)
+	id := b.submit(t, contracts.Submission{AgentKey: "talk"})
+	w := newWriter(t.Context(), b.runs, b.startByHand(t, id, "w-1"))
+	w.usage = nothingUsed
+	err := w.commit(t.Context(), func(contracts.Head) (contracts.Draft, error) {
+		return contracts.Draft{Type: "first"}, w.emit(t.Context(), contracts.Draft{Type: "second"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.waitForEvent(t, id, "second")
+	waitFor(t, "the writer to be idle", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return !w.busy
+	})
+}
+
 // A lease that is lost ends the wait as well.
 func TestWaitForRoomEndsWithTheLease(t *testing.T) {
 	broker := jstest.StartFile(t)

@@ -1,0 +1,36 @@
+package worker
+
+import (
+	"context"
+	"testing"
+
+	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
+)
+
+// The run of an agent that obeys has not ended while its Cancel hook is at work.
+func TestEndWaitsForTheHook(t *testing.T) {
+	b := newBench(t)
+	back := make(chan struct{})
+	w, _ := b.start(t, Config{Agents: []agent.Agent{{
+		Key: "obeys",
+		Run: func(ctx context.Context, _ *agent.Run) (agent.Result, error) {
+			defer close(back)
+			<-ctx.Done()
+			return agent.Result{}, ctx.Err()
+		},
+		Cancel: func(ctx context.Context, run *agent.Run) {
+			<-back
+			for range 50 {
+				if head, err := b.runs.LastFromLeader(ctx, run.ID); err != nil || head.Status != contracts.StatusCancelling {
+					t.Errorf("while the hook is at work the run is %s, %v", head.Status, err)
+					return
+				}
+			}
+		},
+	}}})
+	id := b.submit(t, contracts.Submission{AgentKey: "obeys"})
+	b.waitForEvent(t, id, contracts.TypeStarted)
+	b.ask(t, w.ID(), contracts.HolderRequest{Op: contracts.HolderCancel, RunID: id})
+	wantTypes(t, b.waitForEnd(t, id), "run.queued run.started run.cancel_requested run.cancelled")
+}
