@@ -134,7 +134,7 @@ func follow(head *Head, e *Event) Position {
 
 // misfit says what is wrong with what the appender was free to choose, "" if nothing.
 func misfit(head *Head, e *Event) string {
-	switch {
+	switch c := e.Checkpoint; {
 	case !e.Type.Reserved() && !e.Type.Valid(): // of the engine's the table has them all
 		return "is no event type"
 	case !e.Visibility.Valid():
@@ -143,45 +143,23 @@ func misfit(head *Head, e *Event) string {
 		return misfitFirst(e)
 	case !e.Usage.covers(head.Usage):
 		return "has spent less than there was"
-	}
-	switch e.Type {
-	case TypeStarted:
-		switch {
-		case CheckWorkerID(e.WorkerID) != nil:
-			return "names no worker"
-		case e.Attempt > e.MaxAttempts:
-			return fmt.Sprintf("is attempt %d of %d", e.Attempt, e.MaxAttempts)
-		case e.Time.Before(head.NotBefore):
-			return "comes before its time"
-		}
-	case TypeQueued:
-		if e.Time.Before(head.NotBefore) {
-			return "comes before its time"
-		}
-	case TypeTimedOut:
-		if head.Status == StatusPending && head.Epoch > 0 {
-			return "comes between two attempts"
-		}
-	case TypeSignalled:
-		if head.Epoch == 0 {
-			return "comes before the first attempt"
-		}
-	case TypeSleeping:
-		if e.NotBefore.IsZero() {
-			return "says no time"
-		}
-	case TypeRetrying:
-		switch {
-		case e.NotBefore.IsZero():
-			return "says no time"
-		case e.Attempt >= e.MaxAttempts:
-			return fmt.Sprintf("follows the last attempt, %d of %d", e.Attempt, e.MaxAttempts)
-		}
-	case TypeCheckpoint:
-		if c := e.Checkpoint; c == nil || c.N == 0 || c.Epoch != e.Epoch || c.Revision == 0 ||
-			head.Checkpoint != nil && c.N <= head.Checkpoint.N {
-			return "names no new checkpoint of its epoch"
-		}
+	case e.Type == TypeStarted && CheckWorkerID(e.WorkerID) != nil:
+		return "names no worker"
+	case e.Type == TypeStarted && e.Attempt > e.MaxAttempts:
+		return fmt.Sprintf("is attempt %d of %d", e.Attempt, e.MaxAttempts)
+	case (e.Type == TypeStarted || e.Type == TypeQueued) && e.Time.Before(head.NotBefore):
+		return "comes before its time"
+	case e.Type == TypeTimedOut && head.Status == StatusPending && head.Epoch > 0:
+		return "comes between two attempts"
+	case e.Type == TypeSignalled && head.Epoch == 0:
+		return "comes before the first attempt"
+	case (e.Type == TypeSleeping || e.Type == TypeRetrying) && e.NotBefore.IsZero():
+		return "says no time"
+	case e.Type == TypeRetrying && e.Attempt >= e.MaxAttempts:
+		return fmt.Sprintf("follows the last attempt, %d of %d", e.Attempt, e.MaxAttempts)
+	case e.Type == TypeCheckpoint && (c == nil || c.N == 0 || c.Epoch != e.Epoch || c.Revision == 0 ||
+		head.Checkpoint != nil && c.N <= head.Checkpoint.N):
+		return "names no new checkpoint of its epoch"
 	}
 	return ""
 }
