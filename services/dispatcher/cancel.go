@@ -31,13 +31,11 @@ func (d *Dispatcher) cancel(ctx context.Context, m *jsutil.Delivery, runID strin
 	asked := uint64(0) // the epoch whose holder was asked
 	for range maxLooks {
 		last, err := d.log.LastFromLeader(ctx, runID)
-		if errors.Is(err, jsutil.ErrNotFound) {
-			return d.awaitSubmit(ctx, m, runID)
-		}
-		if err != nil {
-			return err
-		}
 		switch head := last.Head(); {
+		case errors.Is(err, jsutil.ErrNotFound):
+			return d.awaitSubmit(ctx, m, runID)
+		case err != nil:
+			return err
 		case head.Status == contracts.StatusCancelled:
 			return d.cleanUp(ctx, head)
 		case head.Status.Terminal(), head.Status == contracts.StatusCancelling:

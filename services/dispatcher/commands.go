@@ -94,51 +94,47 @@ func (d *Dispatcher) carryOut(ctx context.Context, m *jsutil.Delivery, runID str
 	if m.Subject == contracts.ScheduleDueSubject(runID) {
 		return d.due(ctx, m, runID)
 	}
-	var faults contracts.Faults
 	switch m.Subject {
 	case contracts.CancelSubject(runID):
-		var cmd contracts.CancelCommand
-		if cmd, faults = contracts.DecodeCancel(m.Data); len(faults) == 0 {
-			if err := d.after(ctx, contracts.RedriveSubject(runID), m, done); err != nil {
-				return err
-			}
-			return d.cancel(ctx, m, runID, cmd)
+		cmd, faults := contracts.DecodeCancel(m.Data)
+		if err := d.after(ctx, m, faults, done, contracts.RedriveSubject(runID)); err != nil {
+			return err
 		}
+		return d.cancel(ctx, m, runID, cmd)
 	case contracts.SignalSubject(runID):
-		var cmd contracts.SignalCommand
-		if cmd, faults = contracts.DecodeSignal(m.Data); len(faults) == 0 {
-			// In their order, and not into the end of the round before.
-			for _, others := range []string{m.Subject, contracts.RedriveSubject(runID)} {
-				if err := d.after(ctx, others, m, done); err != nil {
-					return err
-				}
-			}
-			return d.signal(ctx, m, runID, cmd)
+		cmd, faults := contracts.DecodeSignal(m.Data)
+		// In their order, and not into the end of the round before.
+		if err := d.after(ctx, m, faults, done, m.Subject, contracts.RedriveSubject(runID)); err != nil {
+			return err
 		}
-	default:
-		var cmd contracts.RedriveCommand
-		if cmd, faults = contracts.DecodeRedrive(m.Data); len(faults) == 0 {
-			if err := d.after(ctx, contracts.CancelSubject(runID), m, done); err != nil {
-				return err
-			}
-			return d.redrive(ctx, m, runID, cmd)
-		}
+		return d.signal(ctx, m, runID, cmd)
 	}
-	return fmt.Errorf("%w: %w", errMalformed, faults)
+	cmd, faults := contracts.DecodeRedrive(m.Data)
+	if err := d.after(ctx, m, faults, done, contracts.CancelSubject(runID)); err != nil {
+		return err
+	}
+	return d.redrive(ctx, m, runID, cmd)
 }
 
-// after puts m off while a command on another subject, sent before it and about
-// the same run, is not done with: it may be in another dispatcher's hands, or
-// have to come again. The inbox shows it, for a command leaves it when it is
-// acked. (Of what was acked here a moment ago, which is below done, the broker
-// may not know yet.) Among cancels, and among redrives, the order makes no difference.
-func (d *Dispatcher) after(ctx context.Context, others string, m *jsutil.Delivery, done uint64) error {
-	oldest, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamInbox, jsutil.GetRequest{Seq: done + 1, NextFor: others})
-	switch {
-	case errors.Is(err, jsutil.ErrNotFound):
-		return nil
-	case err == nil && oldest.Sequence < m.Sequence:
-		return notYet{delay: backoff(m.Delivered, submitWait), reason: "an older command about the run is not done"}
+// after returns nil if m is a good command, and puts it off while one on another
+// subject, sent before it and about the same run, is not done with: that may be
+// in another dispatcher's hands, or have to come again. The inbox shows it, for a
+// command leaves it when it is acked. (Of what was acked here a moment ago, which
+// is below done, the broker may not know yet.) Among cancels, and among redrives,
+// the order makes no difference.
+func (d *Dispatcher) after(ctx context.Context, m *jsutil.Delivery, faults contracts.Faults, done uint64, others ...string) error {
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %w", errMalformed, faults)
 	}
-	return err
+	for _, subject := range others {
+		oldest, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamInbox, jsutil.GetRequest{Seq: done + 1, NextFor: subject})
+		switch {
+		case errors.Is(err, jsutil.ErrNotFound):
+		case err != nil:
+			return err
+		case oldest.Sequence < m.Sequence:
+			return notYet{delay: backoff(m.Delivered, submitWait), reason: "an older command about the run is not done"}
+		}
+	}
+	return nil
 }
