@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,20 +25,18 @@ func untilRenewed(nc *nats.Conn, child func(context.Context) error) func(context
 			return err
 		}
 		ctx, cancel := context.WithCancelCause(ctx)
-		renewed, watched := nc.StatusChanged(nats.CONNECTED), make(chan struct{})
-		go func() {
-			defer close(watched)
+		renewed := nc.StatusChanged(nats.CONNECTED)
+		defer nc.RemoveStatusListener(renewed)
+		var watch sync.WaitGroup
+		defer watch.Wait()
+		defer cancel(nil)
+		watch.Go(func() {
 			select {
 			case <-renewed:
 				cancel(errReconnected)
 			case <-ctx.Done():
 			}
-		}()
-		defer func() {
-			cancel(nil)
-			<-watched
-			nc.RemoveStatusListener(renewed)
-		}()
+		})
 		if err := child(ctx); err != nil {
 			return err
 		}

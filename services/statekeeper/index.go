@@ -81,10 +81,7 @@ func older(a, b *indexed) bool {
 func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
 	r := &indexed{
 		id: id, created: s.CreatedAt.UnixNano(), conv: unique.Make(s.ConversationID),
-		class: class{unique.Make(s.AgentKey), unique.Make(string(s.Status))},
-	}
-	if len(s.Metadata) > 0 {
-		r.meta = tags(s.Metadata)
+		class: class{unique.Make(s.AgentKey), unique.Make(string(s.Status))}, meta: tags(s.Metadata),
 	}
 	if s.Status.Held() {
 		r.worker, r.started = unique.Make(s.WorkerID), s.StartedSequence

@@ -20,11 +20,9 @@ type projector struct {
 	js      jetstream.JetStream
 	records *records
 	// window and live are the constants below but in tests.
-	window time.Duration
-	live   int
-	// consumer and group name the durable consumer and its priority group; a
-	// consumer without one has group "".
-	consumer, group string
+	window   time.Duration
+	live     int
+	consumer string // durable, with jsutil.ProjectorGroup; another one in tests
 
 	cons jetstream.Consumer // kept over sessions, for it knows the pin; run's own
 	pin  atomic.Value       // string: the pin of the last message delivered
@@ -47,7 +45,7 @@ const (
 func newProjector(js jetstream.JetStream, f folding) *projector {
 	return &projector{
 		folding: f, js: js, records: &records{js: js}, window: window, live: liveRuns,
-		consumer: contracts.ConsumerProjector, group: jsutil.ProjectorGroup,
+		consumer: contracts.ConsumerProjector,
 	}
 }
 
@@ -56,10 +54,6 @@ func newProjector(js jetstream.JetStream, f folding) *projector {
 func (p *projector) run(ctx context.Context) error {
 	if err := p.lookup(ctx); err != nil {
 		return err
-	}
-	var opts []jetstream.PullConsumeOpt
-	if p.group != "" {
-		opts = append(opts, jetstream.PullPriorityGroup(p.group))
 	}
 	deliveries := make(chan jetstream.Msg, ahead)
 	deliver := func(ctx context.Context, m jetstream.Msg) error {
@@ -70,7 +64,8 @@ func (p *projector) run(ctx context.Context) error {
 		return nil
 	}
 	s := session{projector: p, entries: make(map[string]*entry)}
-	err := consume(ctx, p.cons, deliver, func(ctx context.Context) error { return s.loop(ctx, deliveries) }, opts...)
+	err := consume(ctx, p.cons, deliver, func(ctx context.Context) error { return s.loop(ctx, deliveries) },
+		jetstream.PullPriorityGroup(jsutil.ProjectorGroup))
 	if stopped(ctx) {
 		p.unpin(context.WithoutCancel(ctx))
 	}
@@ -115,7 +110,7 @@ func (p *projector) pinned(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("ask who is active: %w", jsutil.Translate(err))
 	}
 	for _, g := range cons.CachedInfo().PriorityGroups {
-		if g.Group == p.group {
+		if g.Group == jsutil.ProjectorGroup {
 			return g.PinnedClientID, nil
 		}
 	}
@@ -130,7 +125,7 @@ func (p *projector) unpin(ctx context.Context) {
 	if err == nil && pinned != "" && pinned == p.lastPin() {
 		var stream jetstream.Stream
 		if stream, err = p.js.Stream(ctx, contracts.StreamLog); err == nil {
-			err = stream.UnpinConsumer(ctx, p.consumer, p.group)
+			err = stream.UnpinConsumer(ctx, p.consumer, jsutil.ProjectorGroup)
 		}
 	}
 	if err != nil {

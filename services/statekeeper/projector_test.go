@@ -311,11 +311,12 @@ func racer(t *testing.T, b *jstest.Broker, name string) *projector {
 	}
 	if _, err := b.JS.CreateConsumer(t.Context(), contracts.StreamLog, jetstream.ConsumerConfig{
 		Durable: name, AckPolicy: jetstream.AckAllPolicy, AckWait: time.Second, MaxAckPending: -1,
+		PriorityPolicy: jetstream.PriorityPolicyPinned, PriorityGroups: []string{jsutil.ProjectorGroup}, PinnedTTL: jsutil.ProjectorPinnedTTL,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t), keep: defaultHistory, due: new(sync.Map)})
-	p.consumer, p.group = name, ""
+	p.consumer = name
 	return p
 }
 

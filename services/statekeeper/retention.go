@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -48,33 +48,22 @@ func (s *sweeper) expire(ctx context.Context) error {
 			before[status] = now.Add(-cmp.Or(s.cfg.RetentionFor[status], s.cfg.Retention))
 		}
 	}
-	var wg sync.WaitGroup
-	todo, errs := make(chan func() error), make([]error, removals)
-	for i := range removals {
-		wg.Go(func() {
-			for do := range todo {
-				if err := do(); err != nil && errs[i] == nil && !errors.Is(err, runlog.ErrMalformed) { // kept: who knows what it is
-					errs[i] = jsutil.Translate(err)
-				}
-			}
-		})
-	}
+	var removing errgroup.Group
+	removing.SetLimit(removals)
 	for _, m := range s.fallen(now) {
-		todo <- func() error { return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, m.subject, m.sequence+1) }
+		removing.Go(func() error { return jsutil.Purge(ctx, s.js.Conn(), contracts.StreamRuns, m.subject, m.sequence+1) })
 	}
 	limit := s.most + s.stay // who stays is not to keep others from being removed
 	s.stay = 0
 	for _, id := range s.feed.current().expired(before, limit) {
-		todo <- func() error {
-			if err := s.remove(ctx, id, before); err != nil {
+		removing.Go(func() error {
+			if err := s.remove(ctx, id, before); err != nil && !errors.Is(err, runlog.ErrMalformed) { // kept: who knows what it is
 				return fmt.Errorf("remove run %s: %w", id, err)
 			}
 			return nil
-		}
+		})
 	}
-	close(todo)
-	wg.Wait()
-	return errors.Join(errs...)
+	return removing.Wait()
 }
 
 // fallen takes out the markers whose time is over.
