@@ -63,9 +63,10 @@ const (
 // Client speaks to Longhaul over one NATS connection, which stays the caller's
 // to close. Its methods may be called from several goroutines.
 type Client struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *runlog.Log
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	direct *direct
+	log    *runlog.Log
 	// keys seal and open; nil without.
 	keys *seal.Keys
 
@@ -85,7 +86,11 @@ func New(nc *nats.Conn, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	c := &Client{nc: nc, js: js, log: runlog.New(js)}
+	d, err := newDirect(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	c := &Client{nc: nc, js: js, direct: d, log: runlog.New(js)}
 	for _, set := range opts {
 		set(c)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Submit asks for a run and returns its id as soon as the broker has stored
-// the request durably. A submission without a run id gets a fresh one, or the
+// the request, or the run itself, durably. A submission without a run id gets a fresh one, or the
 // one that its idempotency key stands for. Submitting again what was submitted
 // before, by run id or by key, makes no second run; but a key whose run was
 // rejected is free for a corrected submission, which becomes a run with another id.
@@ -35,6 +35,9 @@ func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID stri
 	defer func() { span.End(err) }()
 	bounded, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
+	if answer := c.direct.ask(s, header, data); answer != nil && c.direct.await(bounded, answer) == nil {
+		return s.RunID, nil
+	}
 	for pause := leastPause; ; pause = min(2*pause, mostPause) {
 		// A try that was not acknowledged may have been stored; the run id makes
 		// the next one harmless.
@@ -83,23 +86,23 @@ func (c *Client) SubmitAsync(ctx context.Context, s contracts.Submission) (*Rece
 	if err != nil {
 		return nil, err
 	}
-	return c.publish(ctx, s, data)
+	header, span := c.tracer.Submit(ctx, s)
+	return c.publish(ctx, s.RunID, header, data, span)
 }
 
-// publish sends a submission that is prepared.
-func (c *Client) publish(ctx context.Context, s contracts.Submission, data []byte) (*Receipt, error) {
-	header, span := c.tracer.Submit(ctx, s)
+// publish sends a submission that is prepared to the inbox.
+func (c *Client) publish(ctx context.Context, runID string, header nats.Header, data []byte, span tracing.Span) (*Receipt, error) {
 	for {
 		ack, err := c.js.PublishMsgAsync(&nats.Msg{Subject: contracts.SubjectSubmit, Header: header, Data: data}, jetstream.WithExpectStream(contracts.StreamInbox))
 		if err == nil {
-			return &Receipt{RunID: s.RunID, ack: ack, span: span}, nil
+			return &Receipt{RunID: runID, ack: ack, span: span}, nil
 		}
 		// The library waits a moment for room before it says that there is none.
 		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) {
-			return nil, fmt.Errorf("submit run %s: %w", s.RunID, jsutil.Translate(err))
+			return nil, fmt.Errorf("submit run %s: %w", runID, jsutil.Translate(err))
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("submit run %s: %w", s.RunID, context.Cause(ctx))
+			return nil, fmt.Errorf("submit run %s: %w", runID, context.Cause(ctx))
 		}
 	}
 }

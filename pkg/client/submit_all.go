@@ -7,8 +7,12 @@ import (
 	"iter"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
+	"longhaul/pkg/tracing"
 )
 
 const (
@@ -40,7 +44,10 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 			u := &underWay{}
 			if s, u.data, u.err = c.prepare(ctx, s); u.err == nil {
 				u.sub = s
-				u.receipt, u.err = c.publish(ctx, s, u.data)
+				u.header, u.span = c.tracer.Submit(ctx, s)
+				if u.asked = c.direct.ask(s, u.header, u.data); u.asked == nil {
+					u.receipt, u.err = c.publish(ctx, s.RunID, u.header, u.data, u.span)
+				}
 			}
 			if window = append(window, u); len(window) >= maxInFlight && !settle() {
 				return
@@ -57,13 +64,23 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 // underWay is a submission of SubmitAll whose outcome is not known yet.
 type underWay struct {
 	sub     contracts.Submission // zero if it is wrong
+	header  nats.Header
 	data    []byte
-	receipt *Receipt
-	err     error // of sending it
+	span    tracing.Span
+	asked   jetstream.PubAckFuture // of a dispatcher; nil if it was not
+	receipt *Receipt               // of the inbox
+	err     error                  // of sending it
 }
 
 // settle waits until u is stored, and sends it again while the broker is away.
 func (c *Client) settle(ctx context.Context, u *underWay) error {
+	if u.asked != nil {
+		if c.direct.await(ctx, u.asked) == nil {
+			u.span.End(nil)
+			return nil
+		}
+		u.receipt, u.err = c.publish(ctx, u.sub.RunID, u.header, u.data, u.span)
+	}
 	err := u.err
 	if err == nil {
 		err = u.receipt.Wait(ctx)
@@ -77,7 +94,7 @@ func (c *Client) settle(ctx context.Context, u *underWay) error {
 		if jsutil.WaitConnected(patient, c.nc) != nil {
 			break
 		}
-		r, again := c.publish(patient, u.sub, u.data)
+		r, again := c.publish(patient, u.sub.RunID, u.header, u.data, u.span)
 		if again == nil {
 			again = r.Wait(patient)
 		}

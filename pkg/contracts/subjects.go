@@ -8,7 +8,10 @@ import (
 
 // Subjects with no id in them (DESIGN "Names on the wire").
 const (
-	SubjectSubmit     = "runs.submit"
+	SubjectSubmit = "runs.submit"
+	// A request to a dispatcher in place of a message to the inbox (ADR 21).
+	SubjectSubmitDirect = "runs.submit.direct"
+
 	SubjectAllCancel  = "runs.*.cancel"
 	SubjectAllRedrive = "runs.*.redrive"
 	SubjectAllSignal  = "runs.*.signal"

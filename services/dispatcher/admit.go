@@ -61,7 +61,7 @@ func (s *submitter) examine(ctx context.Context, it *item, faults contracts.Faul
 	if len(faults) > 0 {
 		return faults, nil
 	}
-	if it.derived {
+	if !it.named && it.sub.IdempotencyKey != "" {
 		if err := s.passRejected(ctx, it); err != nil {
 			return nil, err
 		}

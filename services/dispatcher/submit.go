@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
 	"longhaul/pkg/runlog"
@@ -28,12 +30,14 @@ type submitter struct {
 // item is one submission on its way. One goroutine at a time has it.
 type item struct {
 	*jsutil.Delivery
+	asked    *nats.Msg            // the request, of one that did not come through the inbox
 	sub      contracts.Submission // after read always with a valid run id
-	derived  bool                 // it comes from the idempotency key
+	named    bool                 // the submission itself says which
 	delayed  bool                 // the run must not start yet
 	follows  string               // the run before it in its conversation
 	appended *runlog.Pending
 	sent     time.Time // when it was
+	at       uint64    // where run.queued stands in the log
 }
 
 // How often a submission of a conversation is tried again before the next one, and how soon.
@@ -47,13 +51,15 @@ func newSubmitter(d *Dispatcher) *submitter {
 // it took are answered. Their handling has the context work.
 func (d *Dispatcher) takeSubmissions(ctx, work context.Context) {
 	s := newSubmitter(d)
-	var posting sync.WaitGroup
+	var posting, asking sync.WaitGroup
 	posting.Go(func() {
 		for it := range s.queued {
 			s.post(work, it)
 		}
 	})
+	asking.Go(func() { s.takeRequests(ctx) })
 	d.take(ctx, contracts.StreamInbox, contracts.ConsumerSubmit, func(m *jsutil.Delivery) { s.accept(work, m) })
+	asking.Wait()
 	close(s.queued)
 	posting.Wait()
 	s.lane.wg.Wait()
@@ -67,14 +73,20 @@ func (s *submitter) accept(ctx context.Context, m *jsutil.Delivery) {
 		s.inTurn(ctx, it.sub.ConversationID, m)
 		return
 	}
-	rec, known := s.agents.cached(it.sub.AgentKey)
-	plain := len(faults) == 0 && rec.misfit(it.sub) == nil && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
-		it.sub.StartTimeoutSeconds == 0 && !it.delayed
-	if plain && s.send(it, rec.AgentRecord) == nil {
+	if s.sendPlain(it, faults) {
 		s.queued <- it
 		return
 	}
 	s.aside(ctx, s.lane, m, it.sub.RunID, func(ctx context.Context) error { return s.admit(ctx, it, faults) })
+}
+
+// sendPlain sends the first event of a run about which nothing has to be asked,
+// and reports whether it did.
+func (s *submitter) sendPlain(it *item, faults contracts.Faults) bool {
+	rec, known := s.agents.cached(it.sub.AgentKey)
+	plain := len(faults) == 0 && rec.misfit(it.sub) == nil && (known || s.cfg.AcceptUnknownAgents) && it.sub.IdempotencyKey == "" &&
+		it.sub.StartTimeoutSeconds == 0 && !it.delayed
+	return plain && s.send(it, rec.AgentRecord) == nil
 }
 
 // inTurn takes in the submissions of one conversation one after the other, in
@@ -120,10 +132,11 @@ func (it *item) read(cfg Config) contracts.Faults {
 		sub = contracts.Submission{AgentKey: sub.AgentKey}
 		sub.RunID, sub.IdempotencyKey = contracts.PeekSubmission(data)
 	}
+	it.named = sub.RunID != ""
 	switch {
-	case sub.RunID != "":
+	case it.named:
 	case sub.IdempotencyKey != "":
-		sub.RunID, it.derived = contracts.RunIDFromKey(sub.IdempotencyKey), true
+		sub.RunID = contracts.RunIDFromKey(sub.IdempotencyKey)
 	default:
 		sub.RunID = contracts.RunIDFromInbox(it.Sequence, it.Stored)
 	}
@@ -150,17 +163,18 @@ func (s *submitter) post(ctx context.Context, it *item) {
 	step, cancel := context.WithDeadline(ctx, it.sent.Add(stepTimeout))
 	defer cancel()
 	head, err := it.appended.Wait(step)
-	if errors.Is(err, jsutil.ErrConflict) {
+	if errors.Is(err, jsutil.ErrConflict) && it.asked == nil {
 		// Delivered again, to us or to another dispatcher, or submitted twice.
 		s.aside(ctx, s.lane, it.Delivery, it.sub.RunID, func(ctx context.Context) error { return s.resume(ctx, it.sub.RunID) })
 		return
 	}
 	if err == nil {
 		s.meters.Submitted("queued")
+		it.at = head.Sequence
 		err = s.sendWork(it, head)
 	}
 	if err != nil {
-		s.finish(it.Delivery, it.sub.RunID, err)
+		s.settle(it, err)
 	}
 }
 
@@ -180,7 +194,16 @@ func (s *submitter) sendWork(it *item, head runlog.Head) error {
 		case <-ack.Ok():
 		case err = <-ack.Err():
 		}
-		s.finish(it.Delivery, it.sub.RunID, ignorePresent(translate("publish the work message", err)))
+		s.settle(it, ignorePresent(translate("publish the work message", err)))
 	})
 	return nil
+}
+
+// settle is the third step.
+func (s *submitter) settle(it *item, err error) {
+	if it.asked != nil {
+		s.answer(it, err)
+		return
+	}
+	s.finish(it.Delivery, it.sub.RunID, err)
 }

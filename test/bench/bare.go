@@ -23,6 +23,7 @@ import (
 // bareKind is a variant of the bare path.
 type bareKind struct {
 	Direct    bool // the client appends and queues by itself, without the inbox's hop
+	Asked     bool // the dispatcher is asked, and answers when a run is queued: nothing goes through the inbox
 	Republish bool // what is appended, for live readers
 	Statuses  int  // records written for each run; 0 has no projection at all
 }
@@ -34,7 +35,7 @@ var bareAsOurs = bareKind{Republish: true, Statuses: 2}
 const (
 	bareInbox, bareWork, bareLog, bareBucket = "LONGHAUL_BENCH_INBOX", "LONGHAUL_BENCH_QUEUE", "LONGHAUL_BENCH_RUNS", "LONGHAUL_BENCH_STATUS"
 
-	bareSubmit, bareJobs, bareRuns, bareStatus = "longhaul.bench.submit", "longhaul.bench.jobs.", "longhaul.bench.runs.", "longhaul.bench.status."
+	bareSubmit, bareAsk, bareJobs, bareRuns, bareStatus = "longhaul.bench.submit", "longhaul.bench.ask", "longhaul.bench.jobs.", "longhaul.bench.runs.", "longhaul.bench.status."
 
 	// The sizes of ours, for a job of 512 bytes.
 	submissionBytes, queuedBytes, startedBytes, endedBytes, recordBytes = 700, 1000, 500, 450, 600
@@ -50,7 +51,7 @@ var bareRoles = map[string]string{"dispatch": "dispatcher", "work": "worker", "p
 func (s *stage) bareRun(ctx context.Context, n int, kind bareKind) (got sample, err error) {
 	err = s.playBare(ctx, kind, func(js jetstream.JetStream) error {
 		got, err = s.metered(ctx, n, func() error {
-			if err := submitBare(ctx, js, n, kind.Direct); err != nil {
+			if err := submitBare(ctx, js, n, kind); err != nil {
 				return err
 			}
 			return bareDone(ctx, js, n, kind)
@@ -62,19 +63,19 @@ func (s *stage) bareRun(ctx context.Context, n int, kind bareKind) (got sample, 
 
 // bareAtRest submits n runs of the bare path, one at a time, with somebody who
 // is told of their events. Their code would begin when run.started is confirmed.
-func (s *stage) bareAtRest(ctx context.Context, n int) (sample, error) {
+func (s *stage) bareAtRest(ctx context.Context, n int, asked bool) (sample, error) {
 	following, err := s.watching.Subscribe(bareRuns+"*.events", func(*nats.Msg) {})
 	if err != nil {
 		return sample{}, err
 	}
 	defer func() { _ = following.Unsubscribe() }() // at the latest it ends with the connection
-	kind, h := bareKind{Republish: true, Statuses: 1}, bench.NewLatencies()
+	kind, h := bareKind{Republish: true, Statuses: 1, Asked: asked}, bench.NewLatencies()
 	err = s.playBare(ctx, kind, func(js jetstream.JetStream) error {
 		if _, err := s.bare["work"].tell(ctx, order{Do: "began"}); err != nil { // what was before
 			return err
 		}
 		for range n {
-			if err := errors.Join(submitBare(ctx, js, 1, false), bench.Rest(ctx), bench.Rest(ctx)); err != nil {
+			if err := errors.Join(submitBare(ctx, js, 1, kind), bench.Rest(ctx), bench.Rest(ctx)); err != nil {
 				return err
 			}
 		}
@@ -107,7 +108,11 @@ func (s *stage) playBare(ctx context.Context, kind bareKind, do func(js jetstrea
 		if role == "dispatch" && kind.Direct || role == "project" && kind.Statuses == 0 {
 			continue
 		}
-		if _, err := s.bare[role].tell(ctx, order{Do: "bare", Role: role, N: kind.Statuses}); err != nil {
+		played := role
+		if role == "dispatch" && kind.Asked {
+			played = "answer"
+		}
+		if _, err := s.bare[role].tell(ctx, order{Do: "bare", Role: played, N: kind.Statuses}); err != nil {
 			return err
 		}
 	}
@@ -192,18 +197,21 @@ func bareDone(ctx context.Context, js jetstream.JetStream, n int, kind bareKind)
 }
 
 // submitBare submits n runs, or, directly, queues them.
-func submitBare(ctx context.Context, js jetstream.JetStream, n int, direct bool) error {
-	q := newBareQueue(ctx, js)
+func submitBare(ctx context.Context, js jetstream.JetStream, n int, kind bareKind) error {
+	q, to := newBareQueue(ctx, js), bareSubmit
+	if kind.Asked {
+		to = bareAsk
+	}
 	var sent []jetstream.PubAckFuture
 	for range n {
 		id := bareID(time.Now())
-		if direct {
+		if kind.Direct {
 			if err := q.add(id, nil); err != nil {
 				return errors.Join(err, q.end())
 			}
 			continue
 		}
-		one, err := js.PublishAsync(bareSubmit, append([]byte(id), make([]byte, submissionBytes)...), jetstream.WithStallWait(stopTime))
+		one, err := js.PublishAsync(to, append([]byte(id), make([]byte, submissionBytes)...), jetstream.WithStallWait(stopTime))
 		if err != nil {
 			return errors.Join(err, q.end())
 		}

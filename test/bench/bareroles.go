@@ -116,6 +116,9 @@ func bareServe(ctx context.Context, nc *nats.Conn, role string, statuses int, be
 	if err != nil {
 		return err
 	}
+	if role == "answer" {
+		return bareAnswer(ctx, nc, js)
+	}
 	stream := map[string]string{"dispatch": bareInbox, "work": bareWork, "project": bareLog}[role]
 	consumer, err := js.Consumer(ctx, stream, role)
 	if err != nil {
@@ -149,6 +152,27 @@ func bareDispatch(ctx context.Context, js jetstream.JetStream, messages jetstrea
 			return errors.Join(unlessOver(ctx, err), unlessOver(ctx, q.end()))
 		}
 	}
+}
+
+// bareAnswer queues what it is asked to, and answers as a stream would.
+func bareAnswer(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error {
+	q := newBareQueue(ctx, js)
+	sub, err := nc.Subscribe(bareAsk, func(m *nats.Msg) {
+		q.note(q.add(string(m.Data[:36]), func() error { return m.Respond([]byte(`{"stream":"` + bareLog + `","seq":1}`)) }))
+	})
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		return errors.Join(err, q.end())
+	}
+	<-ctx.Done()
+	if err := sub.Drain(); err != nil {
+		return errors.Join(err, q.end())
+	}
+	for ; sub.IsValid(); time.Sleep(time.Millisecond) {
+	}
+	return unlessOver(ctx, q.end())
 }
 
 func bareExecute(ctx context.Context, js jetstream.JetStream, messages jetstream.MessagesContext, began func(time.Duration)) error {

@@ -103,7 +103,8 @@ func groups() []group {
 		}},
 		{"latency", plain, []measurement{
 			{"plain queue, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.rawAtRest(ctx, n) }},
-			{"bare path, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.bareAtRest(ctx, n) }},
+			{"bare path, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.bareAtRest(ctx, n, false) }},
+			{"bare path, dispatcher asked, at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.bareAtRest(ctx, n, true) }},
 			{"at rest", "", 0.05, func(ctx context.Context, s *stage, n int) (sample, error) { return s.atRest(ctx, n) }},
 			{"at half load", "", 0.25, func(ctx context.Context, s *stage, n int) (sample, error) { return s.halfLoad(ctx, n) }},
 		}},
@@ -126,6 +127,7 @@ func bares() []measurement {
 		{"bare path, one status a run", as, 0.5, bare(bareKind{Republish: true, Statuses: 1})},
 		{"bare path, no projection", as, 0.5, bare(bareKind{Republish: true})},
 		{"bare path, nothing republished", as, 0.5, bare(bareKind{Statuses: 2})},
+		{"bare path, dispatcher asked", as, 0.5, bare(bareKind{Asked: true, Republish: true, Statuses: 2})},
 		{"bare path, clients queue by themselves", as, 0.5, bare(bareKind{Direct: true, Republish: true, Statuses: 2})},
 		{"bare path, all of these", as, 0.5, bare(bareKind{Direct: true})},
 	}

@@ -1,0 +1,76 @@
+package client_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"longhaul/pkg/contracts"
+)
+
+// Where no dispatcher answers, the inbox takes what it was not asked for in vain for long.
+func TestSubmitWithoutAnAnswer(t *testing.T) {
+	c, b := newClient(t)
+	asked := 0
+	submit := func() time.Duration {
+		t.Helper()
+		began := time.Now()
+		if _, err := c.Submit(soon(t), contracts.Submission{AgentKey: "echo"}); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(began)
+	}
+	if took := submit(); took > 500*time.Millisecond {
+		t.Errorf("without a dispatcher it took %s", took)
+	}
+	mute, err := b.NC.Subscribe(contracts.SubjectSubmitDirect, func(*nats.Msg) { asked++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for slowest := time.Duration(0); slowest < 500*time.Millisecond; { // until the mute one is asked
+		slowest = submit()
+		if slowest > 3*time.Second {
+			t.Fatalf("with a dispatcher that does not answer it took %s", slowest)
+		}
+	}
+	for range 20 {
+		if took := submit(); took > 500*time.Millisecond {
+			t.Errorf("after an answer that did not come it took %s", took)
+		}
+	}
+	if err := mute.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	if asked != 1 {
+		t.Errorf("a dispatcher that does not answer was asked %d times", asked)
+	}
+}
+
+// A dispatcher that dies with all that it was asked for loses nothing.
+func TestSubmitAllWithoutAnAnswer(t *testing.T) {
+	c, b := newClient(t)
+	if _, err := b.NC.Subscribe(contracts.SubjectSubmitDirect, func(*nats.Msg) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.NC.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	const n = 700
+	done := 0
+	for id, err := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
+		for range n {
+			if !yield(contracts.Submission{AgentKey: "echo"}) {
+				return
+			}
+		}
+	}) {
+		if err != nil {
+			t.Fatalf("run %s: %v", id, err)
+		}
+		done++
+	}
+	if stored := len(inbox(t, b)); done != n || stored != n {
+		t.Errorf("%d were yielded and %d stored, of %d", done, stored, n)
+	}
+}
