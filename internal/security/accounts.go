@@ -95,6 +95,7 @@ func offers() []offer {
 	readers := append([]string{workers}, reads...)
 	return []offer{
 		{subject: contracts.SubjectSubmit, to: writes},
+		{subject: contracts.SubjectSubmitDirect, to: writes},
 		{subject: contracts.SubjectAllCancel, to: writes},
 		{subject: contracts.SubjectAllRedrive, to: writes},
 		{subject: contracts.SubjectAllSignal, to: writes},

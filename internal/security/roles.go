@@ -69,6 +69,9 @@ func dispatcher(key string) User {
 			{contracts.SubjectAllLog, "append to run logs"},
 			{contracts.SubjectAllWork, "queue runs"},
 			{contracts.SubjectAllScheduleAt, "put a run off"},
+			{contracts.SubjectSubmit, "pass on to the inbox what it is asked for and does not do at once"},
+			{"_R_.>", "answer requests for runs from other accounts"},
+			{"_INBOX.>", "answer those from its own"},
 			{contracts.SubjectAllCancel, "cancel a run that another of its conversation interrupts"},
 			{"$KV.runs.key.*", "claim idempotency keys"},
 			{"$KV.runs.conversation.*", "give runs their turn in conversations"},
@@ -87,7 +90,7 @@ func dispatcher(key string) User {
 			{api + "CONSUMER.DELETE.KV_agents.*", "and stop reading"},
 			{"$JS.FC.KV_agents.>", "keep pace with that reading"},
 		}),
-		Subscribe: []Right{inbox(key)},
+		Subscribe: []Right{inbox(key), {contracts.SubjectSubmitDirect, "be asked for runs"}},
 	}
 }
 
@@ -142,6 +145,7 @@ func operator(key string) User {
 			{"$JS.SNAPSHOT.>", "back up and restore"},
 			{"$JS.FC.>", "keep pace with reading"},
 			{contracts.SubjectSubmit, "submit"},
+			{contracts.SubjectSubmitDirect, "the same, without the inbox's hop"},
 			{contracts.SubjectAllCancel, "cancel"},
 			{contracts.SubjectAllRedrive, "redrive"},
 			{contracts.SubjectAllSignal, "signal"},
@@ -209,6 +213,7 @@ func queuesOf(agent string) []string {
 func submits() []Right {
 	return []Right{
 		{contracts.SubjectSubmit, "submit"},
+		{contracts.SubjectSubmitDirect, "the same, without the inbox's hop"},
 		{contracts.SubjectAllCancel, "cancel"},
 		{contracts.SubjectAllRedrive, "redrive"},
 		{contracts.SubjectAllSignal, "signal"},

@@ -19,16 +19,18 @@ import (
 type direct struct {
 	js jetstream.JetStream
 	// until is when dispatchers are asked again, after one gave no answer; in ns
-	// since 1970.
-	until atomic.Int64
+	// since 1970. mute counts those in a row that came too late.
+	until, mute atomic.Int64
 }
 
 const (
 	// directTimeout bounds the wait for a dispatcher's answer.
 	directTimeout = time.Second
 	// absentPause is how long none is asked after there was none, slowPause after
-	// one did not answer in time: all that wait for it would lose directTimeout.
+	// one did not answer in time, and twice as long each further time: whoever waits
+	// for it loses directTimeout, and does so for ever where he lacks the right to ask.
 	absentPause, slowPause = 500 * time.Millisecond, 5 * time.Second
+	mostDoublings          = 6
 )
 
 func newDirect(nc *nats.Conn) (*direct, error) {
@@ -60,10 +62,12 @@ func (d *direct) await(ctx context.Context, answer jetstream.PubAckFuture) error
 		return context.Cause(ctx)
 	}
 	switch {
+	case err == nil:
+		d.mute.Store(0)
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
 		d.until.Store(time.Now().Add(absentPause).UnixNano())
-	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		d.until.Store(time.Now().Add(slowPause).UnixNano())
+	case errors.Is(err, jetstream.ErrAsyncPublishTimeout) && time.Now().UnixNano() >= d.until.Load(): // one of many at once counts
+		d.until.Store(time.Now().Add(slowPause << min(d.mute.Add(1)-1, mostDoublings)).UnixNano())
 	}
 	return err
 }

@@ -139,7 +139,6 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	holding.Wait()
 
 	// The last acks are to be on their way, for the caller may close the connection.
-	d.held.sendAcks()
 	if d.nc.IsConnected() {
 		if err := d.nc.FlushTimeout(time.Second); err != nil {
 			d.logger.Warn("last acks may not have been sent", "error", err)

@@ -88,7 +88,7 @@ func (d *Dispatcher) finish(m *jsutil.Delivery, runID string, err error) {
 	var answer error
 	switch act {
 	case actAck:
-		d.held.ackSoon(m)
+		answer = m.Ack()
 	case actNak:
 		answer = m.Nak(delay)
 	case actTerm:

@@ -18,7 +18,6 @@ const extendEvery = 500 * time.Millisecond
 type held struct {
 	mu    sync.Mutex
 	since map[*jsutil.Delivery]time.Time
-	done  []*jsutil.Delivery // to be acknowledged
 }
 
 func (h *held) add(m *jsutil.Delivery) {
@@ -56,29 +55,4 @@ func (h *held) extend() {
 			_ = m.Extend() // fails on a closed connection; it comes again then
 		}
 	}
-}
-
-// ackPause is how long an acknowledgement waits for others. Nobody waits for it,
-// and the broker has much to do for one that empties the inbox, as each does on
-// a system at rest: it makes a new file. The run's worker begins meanwhile. A
-// dispatcher that is killed leaves that many more to be delivered again.
-const ackPause = 5 * time.Millisecond
-
-// ackSoon acknowledges m, together with all others that come within ackPause.
-func (h *held) ackSoon(m *jsutil.Delivery) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.done = append(h.done, m); len(h.done) == 1 {
-		time.AfterFunc(ackPause, h.sendAcks)
-	}
-}
-
-// sendAcks sends what waits, and is called for what is left when the dispatcher ends.
-func (h *held) sendAcks() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, m := range h.done {
-		_ = m.Ack() // fails on a closed connection; it comes again then
-	}
-	h.done = nil
 }

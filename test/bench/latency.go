@@ -168,7 +168,7 @@ func (s *stage) paced(ctx context.Context, n int, rate float64, toEnd *bench.Lat
 	ctx, cancel := context.WithTimeout(ctx, roundTime)
 	defer cancel()
 	var following sync.WaitGroup
-	failed := make(chan error, n)
+	failed := make(chan error, 2*n)
 	fail := func(err error) {
 		if err != nil {
 			failed <- err
@@ -192,13 +192,10 @@ func (s *stage) paced(ctx context.Context, n int, rate float64, toEnd *bench.Lat
 				fail(errors.Join(err, outcome.Err()))
 			})
 		}
-		receipt, err := s.load.Client.SubmitAsync(ctx, sub)
-		if err != nil {
-			return err
-		}
-		if i%followEvery == 0 {
-			following.Go(func() { fail(receipt.Wait(ctx)) })
-		}
+		following.Go(func() {
+			_, err := s.load.Client.Submit(ctx, sub)
+			fail(err)
+		})
 	}
 	following.Wait()
 	close(failed)
