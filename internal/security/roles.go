@@ -69,7 +69,6 @@ func dispatcher(key string) User {
 			{contracts.SubjectAllLog, "append to run logs"},
 			{contracts.SubjectAllWork, "queue runs"},
 			{contracts.SubjectAllScheduleAt, "put a run off"},
-			{contracts.SubjectSubmit, "pass on to the inbox what it is asked for and does not do at once"},
 			{"_R_.>", "answer requests for runs from other accounts"},
 			{"_INBOX.>", "answer those from its own"},
 			{contracts.SubjectAllCancel, "cancel a run that another of its conversation interrupts"},

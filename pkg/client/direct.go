@@ -13,9 +13,8 @@ import (
 )
 
 // direct asks a dispatcher for runs, without the inbox (ADR 21). The dispatcher
-// answers as a stream would, when the run is queued; or it passes the submission
-// on to the inbox, which then answers. Whoever gets no answer from it leaves the
-// submission in the inbox himself: the run id makes that harmless.
+// answers as a stream would, when the run is queued. Whoever is refused, or gets
+// no answer, leaves the submission in the inbox: the run id makes that harmless.
 type direct struct {
 	js jetstream.JetStream
 	// until is when dispatchers are asked again, after one gave no answer; in ns

@@ -14,15 +14,17 @@ import (
 // A client that waits for its answer may ask a dispatcher for a run, in place of
 // leaving the submission in the inbox, and saves the run that hop (ADR 21). The
 // answer is a stream's, and says no less: run.queued is stored, and the work
-// message behind it. Whatever is not plain, or not to be had at once, is passed on to the
-// inbox, whose answer then is the client's. Who gets none leaves it there himself.
+// message behind it. Whatever is not plain, or not to be had at once, is refused:
+// whoever asked leaves it in the inbox then, as he does if he has no answer.
 
 const (
 	// directGroup shares the requests out among the dispatchers.
 	directGroup = "dispatchers"
 	// maxAsked bounds the requests that lie here untaken: those past half of it are
-	// passed on, which is quick, and those past all of it get no answer.
+	// refused, which is quick, and those past all of it get no answer.
 	maxAsked, maxAskedBytes = 2048, 64 << 20
+	// refusal is in the form of a stream's, too.
+	refusal = `{"error":{"code":503,"description":"not to be queued at once: publish it to runs.submit"}}`
 )
 
 // takeRequests takes submissions by request until ctx ends.
@@ -62,38 +64,35 @@ func (s *submitter) request(m *nats.Msg, busy bool) {
 			s.queued <- it
 			return
 		}
+		if it.Finished != nil {
+			it.Finished(nil)
+		}
 	}
-	s.passOn(it)
+	s.refuse(it)
 }
 
-// answer tells who asked that its run is queued, or has the inbox see to it:
-// there it is tried until it is done, and what was done already is found in the log.
+// answer tells who asked that its run is queued, or refuses: in the inbox it is
+// tried until it is done, and what was done already is found in the log.
 func (s *submitter) answer(it *item, err error) {
+	if it.Finished != nil {
+		it.Finished(err)
+	}
+	if broken(err) {
+		s.suspected.Store(true)
+	}
 	if err != nil {
-		s.logger.Debug("submission by request is not carried out", "run_id", it.sub.RunID, "error", err)
-		if broken(err) {
-			s.suspected.Store(true)
-		}
-		s.passOn(it)
+		s.logger.Debug("request is refused", "run_id", it.sub.RunID, "error", err)
+		s.refuse(it)
 		return
 	}
-	s.meters.Answered(it.Delivery, string(actAck))
-	if it.Finished != nil {
-		it.Finished(nil)
-	}
-	s.reply(&nats.Msg{Subject: it.asked.Reply, Data: fmt.Appendf(nil, `{"stream":%q,"seq":%d}`, contracts.StreamLog, it.at)})
+	s.respond(it, actAck, fmt.Sprintf(`{"stream":%q,"seq":%d}`, contracts.StreamLog, it.at))
 }
 
-func (s *submitter) passOn(it *item) {
-	s.meters.Answered(it.Delivery, "pass")
-	if it.Finished != nil {
-		it.Finished(nil)
-	}
-	s.reply(&nats.Msg{Subject: contracts.SubjectSubmit, Reply: it.asked.Reply, Header: it.asked.Header, Data: it.asked.Data})
-}
+func (s *submitter) refuse(it *item) { s.respond(it, actRefuse, refusal) }
 
-func (s *submitter) reply(m *nats.Msg) {
-	if err := s.nc.PublishMsg(m); err != nil {
-		s.logger.Warn("request could not be answered", "error", err) // its sender turns to the inbox
+func (s *submitter) respond(it *item, act action, text string) {
+	s.meters.Answered(it.Delivery, string(act))
+	if err := it.asked.Respond([]byte(text)); err != nil {
+		s.logger.Warn("request could not be answered", "run_id", it.sub.RunID, "error", err) // who asked waits no longer than a second
 	}
 }

@@ -1,9 +1,8 @@
 package dispatcher
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,16 +21,17 @@ func (b *bench) inboxed(t testing.TB) uint64 {
 	return must(b.JS.Stream(t.Context(), contracts.StreamInbox)).CachedInfo().State.LastSeq
 }
 
-// ask asks the dispatchers for a run, as any client might.
-func (b *bench) ask(t testing.TB, body string) *jetstream.PubAck {
+// ask asks the dispatchers for a run, as any client might; false if it is refused.
+func (b *bench) ask(t testing.TB, body string) (jetstream.PubAck, bool) {
 	t.Helper()
-	m, err := b.NC.Request(contracts.SubjectSubmitDirect, []byte(body), patience)
-	if err != nil {
-		t.Fatalf("request %s: %v", body, err)
+	ack, err := b.JS.Publish(t.Context(), contracts.SubjectSubmitDirect, []byte(body))
+	if refused := (*jetstream.APIError)(nil); errors.As(err, &refused) {
+		return jetstream.PubAck{}, false
 	}
-	var ack jetstream.PubAck
-	mustDecode(t, m.Data, &ack)
-	return &ack
+	if err != nil {
+		t.Fatalf("ask for %s: %v", body, err)
+	}
+	return *ack, true
 }
 
 func (b *bench) waitAsked(t testing.TB) {
@@ -80,31 +80,36 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// What is not plain goes to the inbox, and the inbox answers.
-func TestDirectPassesOn(t *testing.T) {
+// What is not plain is refused, and leaves no trace; a client library's way with
+// it leads to the inbox.
+func TestDirectRefused(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	b.register(t, echo)
 	b.start(t, Config{})
 	b.waitAsked(t)
 	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
-	for i, rest := range []string{
+	for _, rest := range []string{
 		`"agent_key":"nobody"`, `"agent_key":"echo","max_attempts":-1`, `"agent_key":"echo","idempotency_key":"k-1"`,
 		`"agent_key":"echo","conversation_id":"c-1"`, `"agent_key":"echo","not_before":"` + later + `"`, `"agent_key":"echo","start_timeout_seconds":60`,
 	} {
 		id := contracts.NewRunID()
-		ack := b.ask(t, `{"run_id":"`+id+`",`+rest+`}`)
-		if ack.Stream != contracts.StreamInbox || ack.Sequence == 0 {
-			t.Errorf("%s: answer is %+v, want the inbox's", rest, ack)
+		if ack, ok := b.ask(t, `{"run_id":"`+id+`",`+rest+`}`); ok || len(b.history(t, id)) != 0 {
+			t.Errorf("%s: answer is %+v, want a refusal", rest, ack)
 		}
-		want := []string{"run.rejected", "run.rejected", "run.queued", "run.queued", "run.scheduled", "run.queued"}[i]
-		b.waitHistory(t, id, want)
 	}
-	// One without a run id gets the inbox's, as ever.
-	ack := b.ask(t, `{"agent_key":"echo"}`)
-	if ack.Stream != contracts.StreamInbox {
-		t.Fatalf("answer is %+v, want the inbox's", ack)
+	for _, body := range []string{"", "{", `{"agent_key":"echo"}`} { // without a run id each time it is asked for would be another
+		if ack, ok := b.ask(t, body); ok {
+			t.Errorf("%q: answer is %+v, want a refusal", body, ack)
+		}
 	}
-	waitFor(t, "a run without a name to be queued", func() bool { return b.count(t, contracts.StreamWork) == 4 })
+	if n := b.count(t, contracts.StreamLog) + b.count(t, contracts.StreamWork); n != 0 {
+		t.Errorf("refusals have left %d messages", n)
+	}
+	id, err := must(client.New(b.Connect(t))).Submit(t.Context(), contracts.Submission{AgentKey: "nobody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.checkRejected(t, id)
 }
 
 // A dispatcher that was killed behind run.queued leaves no answer and no work
@@ -114,42 +119,44 @@ func TestDirectTwice(t *testing.T) {
 	b.register(t, echo)
 	b.start(t, Config{})
 	b.waitAsked(t)
-	id := contracts.NewRunID()
-	b.append(t, id, queuedDraft(full(id)))
-	if b.work(t, id) != nil {
+	c := must(client.New(b.Connect(t)))
+	again := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo"}
+	b.append(t, again.RunID, queuedDraft(full(again.RunID)))
+	if b.work(t, again.RunID) != nil {
 		t.Fatal("there is a work message before the test begins")
 	}
-	body := string(must(contracts.Encode(contracts.Submission{RunID: id, AgentKey: "echo"})))
-	if ack := b.ask(t, body); ack.Stream != contracts.StreamInbox {
-		t.Errorf("answer is %+v, want the inbox's", ack)
+	if _, err := c.Submit(t.Context(), again); err != nil {
+		t.Fatal(err)
 	}
-	waitFor(t, "the work message to be made", func() bool { return b.work(t, id) != nil })
+	waitFor(t, "the work message to be made", func() bool { return b.work(t, again.RunID) != nil })
 
-	b.append(t, id, startedDraft("w-1"), contracts.Draft{Type: contracts.TypeSucceeded})
-	b.remove(t, b.work(t, id).Sequence)
-	b.ask(t, body)
+	b.append(t, again.RunID, startedDraft("w-1"), contracts.Draft{Type: contracts.TypeSucceeded})
+	b.remove(t, b.work(t, again.RunID).Sequence)
+	if _, err := c.Submit(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
 	b.waitEmpty(t)
-	b.waitHistory(t, id, "run.queued run.started run.succeeded")
-	if b.work(t, id) != nil {
+	b.waitHistory(t, again.RunID, "run.queued run.started run.succeeded")
+	if b.work(t, again.RunID) != nil {
 		t.Error("a run that has ended is queued again")
 	}
 }
 
-// One that is asked for too much passes on what lies behind, and answers all.
+// One that is asked for too much refuses what lies behind.
 func TestDirectBusy(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
-	b.register(t, echo)
-	d := b.dispatcher()
-	s := newSubmitter(d)
-	answers := must(b.NC.SubscribeSync(nats.NewInbox()))
+	s := newSubmitter(b.dispatcher())
+	asking := make(chan struct{})
+	sub := must(b.NC.Subscribe(contracts.SubjectSubmitDirect, func(m *nats.Msg) {
+		s.request(m, true)
+		close(asking)
+	}))
+	defer func() { _ = sub.Unsubscribe() }()
 	id := contracts.NewRunID()
-	s.request(&nats.Msg{Subject: contracts.SubjectSubmitDirect, Reply: answers.Subject,
-		Data: must(contracts.Encode(contracts.Submission{RunID: id, AgentKey: "echo"}))}, true)
-	var ack jetstream.PubAck
-	mustDecode(t, must(answers.NextMsg(patience)).Data, &ack)
-	if ack.Stream != contracts.StreamInbox || len(b.history(t, id)) != 0 || len(s.queued) != 0 {
+	if ack, ok := b.ask(t, `{"run_id":"`+id+`","agent_key":"echo"}`); ok || len(b.history(t, id)) != 0 || len(s.queued) != 0 {
 		t.Errorf("a busy dispatcher answered %+v", ack)
 	}
+	<-asking
 }
 
 // Dispatchers come and go while clients submit: none sees an error, and each
@@ -159,7 +166,6 @@ func TestDirectThroughRestarts(t *testing.T) {
 	b.register(t, echo)
 	stop := b.start(t, Config{})
 	b.waitAsked(t)
-	before := b.count(t, contracts.StreamLog) // it was asked for nonsense
 	var clients sync.WaitGroup
 	ended := make(chan struct{})
 	var mu sync.Mutex
@@ -212,7 +218,7 @@ func TestDirectThroughRestarts(t *testing.T) {
 			t.Fatalf("run %s was acknowledged and is not queued", id)
 		}
 	}
-	if n := b.count(t, contracts.StreamLog) - before; n != len(ids) {
+	if n := b.count(t, contracts.StreamLog); n != len(ids) {
 		t.Errorf("%d events in the logs of %d runs", n, len(ids))
 	}
 }
@@ -224,13 +230,8 @@ func TestDirectAnswer(t *testing.T) {
 	b.start(t, Config{})
 	b.waitAsked(t)
 	id := contracts.NewRunID()
-	ack := b.ask(t, `{"run_id":"`+id+`","agent_key":"echo"}`)
-	if at := b.head(t, id); ack.Stream != contracts.StreamLog || ack.Sequence != at.Sequence {
-		t.Errorf("answer is %s, run.queued stands at %d", must(json.Marshal(ack)), at.Sequence)
-	}
-	ack, err := b.JS.PublishMsg(t.Context(), &nats.Msg{Subject: contracts.SubjectSubmitDirect,
-		Data: []byte(strings.ReplaceAll(`{"run_id":"ID","agent_key":"echo"}`, "ID", contracts.NewRunID()))})
-	if err != nil || ack.Stream != contracts.StreamLog {
-		t.Errorf("the library reads %+v, %v", ack, err)
+	ack, ok := b.ask(t, `{"run_id":"`+id+`","agent_key":"echo"}`)
+	if at := b.head(t, id); !ok || ack.Stream != contracts.StreamLog || ack.Sequence != at.Sequence {
+		t.Errorf("answer is %+v, run.queued stands at %d", ack, at.Sequence)
 	}
 }

@@ -17,6 +17,8 @@ const (
 	actAck  action = "ack"  // done with
 	actNak  action = "nak"  // to be delivered again, after a delay
 	actTerm action = "term" // can never be handled
+	// actRefuse is a request's alone: to be left in the inbox.
+	actRefuse action = "refuse"
 )
 
 var (

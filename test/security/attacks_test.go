@@ -151,7 +151,7 @@ func publishes() []attack {
 	for _, command := range []string{"cancel", "redrive", "signal"} {
 		add("a "+command, []string{"subscriber", "viewer", "worker-web", "statekeeper"}, func(a *attacker) string { return "runs." + a.other + "." + command }, "{}")
 	}
-	add("a submission", []string{"subscriber", "viewer", "worker-web", "statekeeper"}, func(*attacker) string { return contracts.SubjectSubmit }, "{}")
+	add("a submission", []string{"subscriber", "viewer", "worker-web", "statekeeper", "dispatcher"}, func(*attacker) string { return contracts.SubjectSubmit }, "{}")
 	for what, of := range map[string][2]string{
 		"STREAM.DELETE.RUNS_LOG": {"", "statekeeper"}, "STREAM.PURGE.RUNS_LOG": {"{}", ""}, "STREAM.PURGE.RUNS_INBOX": {"{}", "statekeeper"},
 		"STREAM.MSG.DELETE.RUNS_LOG": {`{"seq":1}`, "statekeeper"}, "STREAM.CREATE.EXTRA": {`{"name":"EXTRA","subjects":["extra"],"storage":"memory","num_replicas":1,"retention":"limits"}`, "statekeeper"},
