@@ -125,6 +125,9 @@ func TestDirectTwice(t *testing.T) {
 	if b.work(t, again.RunID) != nil {
 		t.Fatal("there is a work message before the test begins")
 	}
+	if ack, ok := b.ask(t, string(must(contracts.Encode(again)))); ok || b.work(t, again.RunID) != nil {
+		t.Errorf("asked for a run that has a log, it answered %+v", ack)
+	}
 	if _, err := c.Submit(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
