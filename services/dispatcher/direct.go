@@ -64,9 +64,6 @@ func (s *submitter) request(m *nats.Msg, busy bool) {
 			s.queued <- it
 			return
 		}
-		if it.Finished != nil {
-			it.Finished(nil)
-		}
 	}
 	s.refuse(it)
 }
@@ -74,9 +71,6 @@ func (s *submitter) request(m *nats.Msg, busy bool) {
 // answer tells who asked that its run is queued, or refuses: in the inbox it is
 // tried until it is done, and what was done already is found in the log.
 func (s *submitter) answer(it *item, err error) {
-	if it.Finished != nil {
-		it.Finished(err)
-	}
 	if broken(err) {
 		s.suspected.Store(true)
 	}
@@ -84,6 +78,9 @@ func (s *submitter) answer(it *item, err error) {
 		s.logger.Debug("request is refused", "run_id", it.sub.RunID, "error", err)
 		s.refuse(it)
 		return
+	}
+	if it.Finished != nil { // what is refused has no span: that is the one by the inbox
+		it.Finished(nil)
 	}
 	s.respond(it, actAck, fmt.Sprintf(`{"stream":%q,"seq":%d}`, contracts.StreamLog, it.at))
 }

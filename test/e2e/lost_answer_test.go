@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,15 +47,27 @@ func TestSubmitOverALostAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	link.Set(&cluster.Trap{Way: cluster.Up, Pattern: []byte("PUB " + contracts.SubjectSubmit), Then: func() {}})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	begun := time.Now()
-	id, err := c.Submit(ctx, contracts.Submission{AgentKey: "echo"})
-	if took := time.Since(begun); err != nil || took > 10*time.Second || took < time.Second {
-		t.Errorf("submit: %v after %s, want a second try after some seconds", err, took)
-	}
-	if all := checkLog(t, s.log(t), id); all[len(all)-1].Status != contracts.StatusSucceeded {
-		t.Errorf("the run ended as %s", all[len(all)-1].Status)
+	for _, lost := range []struct {
+		to  string
+		sub contracts.Submission
+	}{
+		{contracts.SubjectSubmitDirect, contracts.Submission{AgentKey: "echo"}},
+		{contracts.SubjectSubmit, contracts.Submission{AgentKey: "echo", IdempotencyKey: "lost"}},
+	} {
+		if err := jsutil.WaitConnected(t.Context(), nc); err != nil {
+			t.Fatal(err)
+		}
+		var sent atomic.Bool
+		link.Set(&cluster.Trap{Way: cluster.Up, Pattern: []byte("PUB " + lost.to + " "), Then: func() { sent.Store(true) }})
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		begun := time.Now()
+		id, err := c.Submit(ctx, lost.sub)
+		if took := time.Since(begun); err != nil || took > 10*time.Second || !sent.Load() {
+			t.Errorf("submit, %s unanswered (%t): %v after %s, want a second try after some seconds", lost.to, sent.Load(), err, took)
+		}
+		if all := checkLog(t, s.log(t), id); all[len(all)-1].Status != contracts.StatusSucceeded {
+			t.Errorf("the run ended as %s", all[len(all)-1].Status)
+		}
 	}
 }
