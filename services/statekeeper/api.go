@@ -68,10 +68,12 @@ func (a *api) run(ctx context.Context) error {
 	for _, e := range []struct {
 		name   string
 		lanes  int
+		wait   time.Duration
 		handle func(context.Context, []byte) (any, error)
 	}{
-		{contracts.EndpointGet, apiLanes, a.get}, {contracts.EndpointList, apiLanes, a.list},
-		{contracts.EndpointStats, 1, a.stats}, {contracts.EndpointSweep, 1, a.sweeper.now}, {contracts.EndpointLoad, 1, a.load},
+		{contracts.EndpointGet, apiLanes, apiWait, a.get}, {contracts.EndpointList, apiLanes, apiWait, a.list},
+		{contracts.EndpointStats, 1, apiWait, a.stats}, {contracts.EndpointLoad, 1, apiWait, a.load},
+		{contracts.EndpointSweep, 1, sweepWait, a.sweeper.now},
 	} {
 		// The library calls an endpoint's handler for one request after the other,
 		// and counts and times it by its return: so nothing is answered behind its
@@ -79,7 +81,9 @@ func (a *api) run(ctx context.Context) error {
 		handler := micro.HandlerFunc(func(r micro.Request) {
 			serving.RLock()
 			defer serving.RUnlock()
-			a.serve(context.WithoutCancel(ctx), e.name, e.handle, r)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.wait)
+			defer cancel()
+			a.serve(ctx, e.name, e.handle, r)
 		})
 		for range e.lanes {
 			if err := service.AddEndpoint(e.name, handler, micro.WithEndpointSubject(contracts.APISubject(e.name))); err != nil {
@@ -99,12 +103,6 @@ func (a *api) run(ctx context.Context) error {
 
 // serve answers one request.
 func (a *api) serve(ctx context.Context, name string, handle func(context.Context, []byte) (any, error), r micro.Request) {
-	wait := apiWait
-	if name == contracts.EndpointSweep {
-		wait = sweepWait
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
 	response, err := handle(ctx, r.Data())
 	var data []byte
 	if err == nil {

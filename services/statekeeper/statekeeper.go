@@ -47,7 +47,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	s.feed = &feed{js: js, logger: cfg.Logger}
 	f := folding{log: runlog.New(js), counters: new(counters), logger: cfg.Logger, keep: cfg.CheckpointHistory, due: new(sync.Map)}
 	f.counters.meters, err = metrics.NewStatekeeper(cfg.Metrics, metrics.StatekeeperSource{JS: js, Logger: cfg.Logger,
-		Stats: func() metrics.StatekeeperStats { return metrics.StatekeeperStats(f.counters.stats()) },
+		Stats: f.counters.stats,
 		Runs:  func() map[contracts.Status]int { return s.feed.current().stats().ByStatus }})
 	s.projector = newProjector(js, f)
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
@@ -55,10 +55,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	s.auditor = newSweeper(s, (*sweeper).audit, auditInterval, 0) // reads every run, and rests in between: the others are not to wait for it
 	s.retirer = newSweeper(s, (*sweeper).expire, retireInterval, 1)
 	s.api.sweeper = s.sweeper
-	s.watchdog = &watchdog{
-		nc: nc, log: f.log, feed: s.feed, acting: s.projector.acting,
-		interval: pingInterval, grace: takeoverGrace, counters: f.counters, logger: cfg.Logger,
-	}
+	s.watchdog = &watchdog{api: s.api, acting: s.projector.acting, interval: pingInterval, grace: takeoverGrace}
 	return s, err
 }
 

@@ -6,25 +6,8 @@ import (
 	"longhaul/pkg/metrics"
 )
 
-// Stats are counts of what an instance has done since its start; none falls.
-// What it does in the place of another one that died is in its own.
-type Stats struct { // metrics.StatekeeperStats has the same fields
-	// Of the projector.
-	Events    int64 `json:"events"`    // folded
-	Writes    int64 `json:"writes"`    // records sent to be stored
-	Conflicts int64 `json:"conflicts"` // of those, refused because another stood there
-	Rebuilt   int64 `json:"rebuilt"`   // records made anew from the log
-	Poison    int64 `json:"poison"`    // events that could not be decoded
-	// Of the watchdog.
-	Takeovers int64 `json:"takeovers"` // leases of dead workers given back
-	// Of the sweeper.
-	Requeued int64 `json:"requeued"` // runs that a dispatcher was asked to queue again
-	Released int64 `json:"released"` // leases given back that nobody had begun to use
-	Repaired int64 `json:"repaired"` // records that said something else than the log
-	Orphans  int64 `json:"orphans"`  // checkpoints removed that no log names
-	Expired  int64 `json:"expired"`  // runs removed
-	Trimmed  int64 `json:"trimmed"`  // checkpoints removed that were more than are kept
-}
+// Stats are counts of what an instance has done since its start.
+type Stats = metrics.StatekeeperStats
 
 // Stats returns what the instance has done so far. It may be called by any
 // goroutine, before Run and after it too.

@@ -3,7 +3,6 @@ package statekeeper
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"longhaul/internal/sabotage"
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
-	"longhaul/pkg/runlog"
 )
 
 // watchdog gives back the leases of workers that died, so that their runs go on
@@ -24,14 +22,10 @@ import (
 // instances. If two do at once, or one errs, nothing is harmed: a worker that
 // is handed a run asks the holder first.
 type watchdog struct {
-	nc       *nats.Conn
-	log      *runlog.Log
-	feed     *feed
+	*api
 	acting   func(context.Context) (bool, error)
 	interval time.Duration // pingInterval but in tests
 	grace    time.Duration // takeoverGrace but in tests
-	counters *counters
-	logger   *slog.Logger
 
 	mu         sync.Mutex // guards the rest
 	reconnects uint64     // of the connection, when it was last looked at

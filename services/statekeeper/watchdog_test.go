@@ -311,8 +311,8 @@ func TestWatchesByTheLastIndex(t *testing.T) {
 	head, id := l.hold()
 	k.record(t, l, head)
 	w := &watchdog{
-		nc: k.nc, log: k.watchdog.log, feed: &feed{}, acting: k.watchdog.acting,
-		interval: pingInterval, grace: takeoverGrace, counters: k.watchdog.counters, logger: testLogger(t),
+		api: &api{folding: k.watchdog.folding, nc: k.nc, feed: &feed{}}, acting: k.watchdog.acting,
+		interval: pingInterval, grace: takeoverGrace,
 	}
 	w.feed.loaded.Store(k.feed.current())
 	moved, _ := l.hold() // and goes on elsewhere, which that index never learns
