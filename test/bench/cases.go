@@ -72,6 +72,7 @@ func groups() []group {
 	plain := stageConfig{name: "one replica", replicas: 1}
 	synced := stageConfig{name: "one replica, every write synced", sync: true, replicas: 1}
 	three := stageConfig{name: "three replicas", replicas: 3}
+	safest := stageConfig{name: "three replicas, every write synced", sync: true, replicas: 3}
 	return []group{
 		{"end-to-end", plain, endToEnd(1)},
 		{"floor", plain, []measurement{
@@ -110,6 +111,7 @@ func groups() []group {
 		}},
 		{"synced", synced, dear(0.1)},
 		{"replicas", three, dear(0.2)},
+		{"synced-replicas", safest, dear(0.05)},
 	}
 }
 
