@@ -106,6 +106,14 @@ func Translate(err error) error {
 	return err
 }
 
+// Ignoring returns err, but nil if it is the one expected.
+func Ignoring(expected, err error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
+
 // classify returns the sentinel for err, or nil.
 func classify(err error) error {
 	if api := (*jetstream.APIError)(nil); errors.As(err, &api) {

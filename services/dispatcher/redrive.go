@@ -95,11 +95,8 @@ const clockSkew = time.Minute
 // delivery from a later one, for a broker that was killed counts anew.)
 func (d *Dispatcher) carriedOut(ctx context.Context, last runlog.Entry, stored time.Time, commandID string) (bool, error) {
 	from, err := d.log.SequenceSince(ctx, last.RunID, stored.Add(-clockSkew))
-	if errors.Is(err, jsutil.ErrNotFound) {
-		return false, nil
-	}
 	if err != nil {
-		return false, err
+		return false, jsutil.Ignoring(jsutil.ErrNotFound, err)
 	}
 	seen := uint64(0)
 	for e, err := range d.log.Scan(ctx, last.RunID, from) {

@@ -139,11 +139,8 @@ func (d *Dispatcher) removeWork(ctx context.Context, ended runlog.Head) error {
 		return err
 	}
 	m, err := jsutil.GetFromLeader(ctx, d.nc, contracts.StreamWork, jsutil.GetRequest{LastFor: subject})
-	if errors.Is(err, jsutil.ErrNotFound) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return jsutil.Ignoring(jsutil.ErrNotFound, err)
 	}
 	now, err := d.log.LastFromLeader(ctx, ended.RunID)
 	if err != nil || now.Sequence != ended.Sequence {

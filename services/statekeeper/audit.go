@@ -169,7 +169,7 @@ func (s *sweeper) repair(ctx context.Context, runID string) error {
 	case <-future.Ok():
 	case err = <-future.Err():
 	}
-	return ignoring(jsutil.ErrConflict, jsutil.Translate(err)) // then the projector is at it
+	return jsutil.Ignoring(jsutil.ErrConflict, jsutil.Translate(err)) // then the projector is at it
 }
 
 // orphan removes a checkpoint if its epoch is over and no event names it: none

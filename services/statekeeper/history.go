@@ -39,7 +39,7 @@ func (s *sweeper) keepNewest(ctx context.Context) error {
 func (s *sweeper) trim(ctx context.Context, runID string) error {
 	last, err := s.log.LastFromLeader(ctx, runID)
 	if err != nil || last.Checkpoint == nil { // gone; or begun anew, and nothing named
-		return ignoring(jsutil.ErrNotFound, err)
+		return jsutil.Ignoring(jsutil.ErrNotFound, err)
 	}
 	keys, err := subjectsOf(ctx, s.js, contracts.StreamRuns, checkpointSubjects(runID))
 	var named []contracts.CheckpointRef

@@ -58,7 +58,7 @@ func (w *watchdog) release(ctx context.Context, worker *watched, reconnects uint
 func (w *watchdog) releaseRun(ctx context.Context, workerID string, run heldRun) (bool, error) {
 	last, err := w.log.Last(ctx, run.runID)
 	if err != nil || !last.Status.Held() || last.WorkerID != workerID {
-		return false, ignoring(jsutil.ErrNotFound, err)
+		return false, jsutil.Ignoring(jsutil.ErrNotFound, err)
 	}
 	started, err := w.log.Next(ctx, run.runID, run.started)
 	if err != nil || started.Type != contracts.TypeStarted || started.Epoch != last.Epoch {

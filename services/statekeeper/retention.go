@@ -152,7 +152,7 @@ func (s *sweeper) purgeLog(ctx context.Context, r removal) error {
 	}
 	// A redrive by something that does not know of the key lives, without what was before.
 	if _, err := s.log.LastFromLeader(ctx, r.runID); err != nil {
-		return ignoring(jsutil.ErrNotFound, err)
+		return jsutil.Ignoring(jsutil.ErrNotFound, err)
 	}
 	return errStays
 }
@@ -178,7 +178,7 @@ func (s *sweeper) purgeKey(ctx context.Context, r removal) error {
 	if err == nil && string(m.Data) == r.runID { // else it is another run's
 		err = s.purge(ctx, subject)
 	}
-	return ignoring(jsutil.ErrNotFound, err)
+	return jsutil.Ignoring(jsutil.ErrNotFound, err)
 }
 
 // leaveConversation takes the run off those of its conversation, which is
@@ -194,13 +194,13 @@ func (s *sweeper) leaveConversation(ctx context.Context, r removal) error {
 	runs := strings.Fields(string(there.Data))
 	i := slices.Index(runs, r.runID)
 	if err != nil || i < 0 {
-		return ignoring(jsutil.ErrNotFound, err)
+		return jsutil.Ignoring(jsutil.ErrNotFound, err)
 	}
 	if i+1 < len(runs) {
 		next, err := s.log.LastFromLeader(ctx, runs[i+1])
 		if err == nil && next.Epoch == 0 {
 			return errStays
-		} else if ignoring(jsutil.ErrNotFound, err) != nil {
+		} else if jsutil.Ignoring(jsutil.ErrNotFound, err) != nil {
 			return err
 		}
 	}
@@ -225,15 +225,7 @@ func (s *sweeper) markGone(ctx context.Context, r removal) error {
 		defer s.acts.Unlock()
 		s.markers = append(s.markers, marker{subject, ack.Sequence, time.Now()})
 	}
-	return ignoring(jsutil.ErrConflict, jsutil.Translate(err))
-}
-
-// ignoring is err, but nil if it is the one expected.
-func ignoring(expected, err error) error {
-	if errors.Is(err, expected) {
-		return nil
-	}
-	return err
+	return jsutil.Ignoring(jsutil.ErrConflict, jsutil.Translate(err))
 }
 
 // purge removes what stands on the subjects in bucket runs.
