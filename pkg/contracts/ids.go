@@ -101,8 +101,7 @@ func RunIDFromInbox(sequence uint64, stored time.Time) string {
 	binary.BigEndian.PutUint64(in[:8], sequence)
 	binary.BigEndian.PutUint64(in[8:], uint64(stored.UnixNano()))
 	sum := sha256.Sum256(in[:])
-	var id uuid.UUID
-	copy(id[:], sum[:16])
+	id := uuid.UUID(sum[:16])
 	ms := uint64(stored.UnixMilli())
 	for i := range 6 { // the time part of a UUIDv7 (RFC 9562, 5.7)
 		id[i] = byte(ms >> (40 - 8*i))

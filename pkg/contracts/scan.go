@@ -69,8 +69,7 @@ func open(data []byte, levels int32) *document {
 		return d
 	}
 	err := json.Unmarshal(data, new(json.RawMessage))
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		err = fmt.Errorf("%w at byte %d", err, syntax.Offset)
 	}
 	d.refuse(fmt.Sprintf("is not JSON: %v", err))

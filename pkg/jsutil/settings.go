@@ -150,10 +150,7 @@ func fieldOf(config any, path string) (v reflect.Value, name string) {
 func show(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case []string:
-		if len(x) > 0 {
-			return strings.Join(slices.Sorted(slices.Values(x)), ", ")
-		}
-		return "none"
+		return cmp.Or(strings.Join(slices.Sorted(slices.Values(x)), ", "), "none")
 	case map[string]string:
 		return versionKey + "=" + cmp.Or(x[versionKey], "none")
 	case []*jetstream.StreamSource:

@@ -19,14 +19,13 @@ import (
 // round has ended badly as well, it does nothing.
 func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID string, cmd contracts.RedriveCommand) error {
 	last, err := d.log.LastFromLeader(ctx, runID)
-	if errors.Is(err, jsutil.ErrNotFound) {
+	switch {
+	case errors.Is(err, jsutil.ErrNotFound):
 		d.logger.Warn("redrive of a run that does not exist is dropped", "run_id", runID)
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
-	}
-	if last.Status == contracts.StatusCancelling {
+	case last.Status == contracts.StatusCancelling:
 		// Whoever cancels a run and redrives it wants both, and the first takes a moment.
 		return notYet{delay: backoff(m.Delivered, maxOddDelay), reason: "run is being cancelled"}
 	}

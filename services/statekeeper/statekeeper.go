@@ -117,8 +117,7 @@ func (s *Statekeeper) supervise(ctx context.Context, stop context.CancelCauseFun
 		s.api.counters.meters.Failed(name)
 		logger.Warn("child failed, starting it again", "error", err)
 		if errors.Is(err, jsutil.ErrNoTopology) {
-			err = jsutil.WaitTopology(ctx, s.js, s.topology, logger)
-			if err != nil && ctx.Err() == nil {
+			if err = jsutil.WaitTopology(ctx, s.js, s.topology, logger); err != nil && ctx.Err() == nil {
 				logger.Error("cannot create the topology", "error", err)
 			}
 		}
