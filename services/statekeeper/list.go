@@ -3,6 +3,7 @@ package statekeeper
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 
 	"github.com/google/uuid"
@@ -21,7 +22,14 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 		return nil, err
 	}
 	room := int(a.nc.MaxPayload()) - headerRoom
-	response := contracts.ListResponse{Runs: []contracts.StatusRecord{}}
+	// A contracts.ListResponse, whose records are shown as they are stored: to
+	// encode them anew takes a fifth of the time.
+	var response struct {
+		Runs   []json.RawMessage `json:"runs"`
+		Cursor string            `json:"cursor,omitempty"`
+	}
+	response.Runs = []json.RawMessage{}
+	var end contracts.StatusRecord
 	for {
 		ids, last, more := x.find(q, from, q.Limit-len(response.Runs))
 		found, err := a.records.page(ctx, ids)
@@ -33,13 +41,12 @@ func (a *api) list(ctx context.Context, data []byte) (any, error) {
 			if there.rec.RunID == "" || len(q.Status) > 0 && !slices.Contains(q.Status, there.rec.Status) {
 				continue // gone, or moved on a moment ago
 			}
-			if room -= there.size + 1; room < 0 && len(response.Runs) > 0 {
+			if room -= len(there.data) + 1; room < 0 && len(response.Runs) > 0 {
 				// The answer is as large as the broker carries: a short page.
-				end := response.Runs[len(response.Runs)-1]
 				response.Cursor = position{end.CreatedAt.UnixNano(), uuid.MustParse(end.RunID)}.cursor()
 				return response, nil
 			}
-			response.Runs = append(response.Runs, there.rec)
+			response.Runs, end = append(response.Runs, there.data), there.rec
 		}
 		from = last
 		switch {

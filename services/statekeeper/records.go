@@ -29,8 +29,8 @@ type stored struct {
 	// revision is what the next write of the key is compared with; 0 where no
 	// message stands on it.
 	revision uint64
-	// size is that of the message's body, in bytes.
-	size int
+	// data is the message's body.
+	data []byte
 }
 
 // get reads one record, from any replica. That there is none is no error.
@@ -64,7 +64,7 @@ func (r *records) page(ctx context.Context, runIDs []string) (map[string]stored,
 }
 
 func decodeStored(m jsutil.Stored) stored {
-	s := stored{revision: m.Sequence, size: len(m.Data)}
+	s := stored{revision: m.Sequence, data: m.Data}
 	if m.Header.Get(kvOperation) != "" || json.Unmarshal(m.Data, &s.rec) != nil || s.rec.RunID != runIDOf(m.Subject) ||
 		s.rec.Seq == 0 || s.rec.LogSequence == 0 || !s.rec.Status.Valid() {
 		s.rec = contracts.StatusRecord{}
