@@ -17,19 +17,21 @@ import (
 // no answer, leaves the submission in the inbox: the run id makes that harmless.
 type direct struct {
 	js jetstream.JetStream
-	// until is when dispatchers are asked again, after one gave no answer; in ns
-	// since 1970. mute counts those in a row that came too late.
-	until, mute atomic.Int64
+	// until is when dispatchers are asked again, in ns since 1970. mute counts the
+	// answers that did not come in time since the last that said yes, refused those that said no.
+	until, mute, refused atomic.Int64
 }
 
 const (
-	// directTimeout bounds the wait for a dispatcher's answer.
-	directTimeout = time.Second
-	// absentPause is how long none is asked after there was none, slowPause after
-	// one did not answer in time, and twice as long each further time: whoever waits
-	// for it loses directTimeout, and does so for ever where he lacks the right to ask.
-	absentPause, slowPause = 500 * time.Millisecond, 5 * time.Second
-	mostDoublings          = 6
+	// directTimeout bounds the wait for a dispatcher's answer. Of what a caller has
+	// left it takes a third at most, and where that is less than leastDirect nobody is asked.
+	directTimeout, leastDirect = 2 * time.Second, 100 * time.Millisecond
+	// shortPause is how long none is asked after there was none, or maxRefusals in a
+	// row; slowPause after one did not answer in time, and twice as long each further
+	// time: whoever waits for it loses that time, and does so for ever where he lacks the
+	// right to ask.
+	shortPause, slowPause      = 500 * time.Millisecond, 5 * time.Second
+	maxRefusals, mostDoublings = 8, 6
 )
 
 func newDirect(nc *nats.Conn) (*direct, error) {
@@ -37,11 +39,20 @@ func newDirect(nc *nats.Conn) (*direct, error) {
 	return &direct{js: js}, err
 }
 
+// patience is how long an answer is waited for.
+func patience(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return directTimeout
+	}
+	return min(directTimeout, time.Until(deadline)/3)
+}
+
 // ask sends a submission. It returns nil for one that has to go through the
 // inbox, and while no dispatcher is likely to answer.
-func (d *direct) ask(s contracts.Submission, header nats.Header, data []byte) jetstream.PubAckFuture {
+func (d *direct) ask(ctx context.Context, s contracts.Submission, header nats.Header, data []byte) jetstream.PubAckFuture {
 	plain := s.IdempotencyKey == "" && s.ConversationID == "" && s.StartTimeoutSeconds == 0 && s.NotBefore.IsZero()
-	if !plain || time.Now().UnixNano() < d.until.Load() || !d.js.Conn().IsConnected() {
+	if !plain || time.Now().UnixNano() < d.until.Load() || patience(ctx) < leastDirect || !d.js.Conn().IsConnected() {
 		return nil
 	}
 	answer, err := d.js.PublishMsgAsync(&nats.Msg{Subject: contracts.SubjectSubmitDirect, Header: header, Data: data}, jetstream.WithRetryAttempts(0))
@@ -53,20 +64,37 @@ func (d *direct) ask(s contracts.Submission, header nats.Header, data []byte) je
 
 // await returns nil once the run that was asked for is durable.
 func (d *direct) await(ctx context.Context, answer jetstream.PubAckFuture) error {
-	var err error
+	enough := time.NewTimer(patience(ctx))
+	defer enough.Stop()
 	select {
 	case <-answer.Ok():
-	case err = <-answer.Err():
+		d.mute.Store(0)
+		d.refused.Store(0)
+		return nil
+	case err := <-answer.Err():
+		return d.note(err)
+	case <-enough.C:
+		return d.note(jetstream.ErrAsyncPublishTimeout)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	switch {
-	case err == nil:
-		d.mute.Store(0)
+}
+
+// note takes note of a refusal, or of an answer that did not come, and returns it.
+func (d *direct) note(err error) error {
+	now, pause := time.Now(), time.Duration(0)
+	switch refusal := (*jetstream.APIError)(nil); {
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
-		d.until.Store(time.Now().Add(absentPause).UnixNano())
-	case errors.Is(err, jetstream.ErrAsyncPublishTimeout) && time.Now().UnixNano() >= d.until.Load(): // one of many at once counts
-		d.until.Store(time.Now().Add(slowPause << min(d.mute.Add(1)-1, mostDoublings)).UnixNano())
+		pause = shortPause
+	case errors.As(err, &refusal):
+		if d.refused.Add(1) >= maxRefusals {
+			pause = shortPause
+		}
+	case errors.Is(err, jetstream.ErrAsyncPublishTimeout) && now.UnixNano() >= d.until.Load(): // one of many at once counts
+		pause = slowPause << min(d.mute.Add(1)-1, mostDoublings)
+	}
+	if pause > 0 {
+		d.until.Store(now.Add(pause).UnixNano())
 	}
 	return err
 }

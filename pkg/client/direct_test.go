@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -73,5 +74,65 @@ func TestSubmitAllWithoutAnAnswer(t *testing.T) {
 	}
 	if stored := len(inbox(t, b)); done != n || stored != n {
 		t.Errorf("%d were yielded and %d stored, of %d", done, stored, n)
+	}
+}
+
+// Whoever has little time leaves enough of it for the inbox.
+func TestSubmitInAHurry(t *testing.T) {
+	c, b := newClient(t)
+	var asked atomic.Int64
+	if _, err := b.NC.Subscribe(contracts.SubjectSubmitDirect, func(*nats.Msg) { asked.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.NC.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond)
+		if _, err := c.Submit(ctx, contracts.Submission{AgentKey: "echo"}); err != nil {
+			t.Errorf("with 900 ms: %v", err)
+		}
+		cancel()
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("a dispatcher that does not answer was asked %d times, want once", n)
+	}
+}
+
+// What is refused goes to the inbox together, not one after the other, and after
+// some refusals nobody asks for a while.
+func TestSubmitAllRefused(t *testing.T) {
+	c, b := newClient(t)
+	var asked atomic.Int64
+	if _, err := b.NC.Subscribe(contracts.SubjectSubmitDirect, func(m *nats.Msg) {
+		asked.Add(1)
+		if err := m.Respond([]byte(`{"error":{"code":503,"description":"no"}}`)); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.NC.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	const n = 3000
+	done := 0
+	for id, err := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
+		for range n {
+			if !yield(contracts.Submission{AgentKey: "echo"}) {
+				return
+			}
+		}
+	}) {
+		if err != nil {
+			t.Fatalf("run %s: %v", id, err)
+		}
+		done++
+	}
+	if stored := len(inbox(t, b)); done != n || stored != n {
+		t.Errorf("%d were yielded and %d stored, of %d", done, stored, n)
+	}
+	if asked := asked.Load(); asked > n/2 {
+		t.Errorf("dispatchers that refuse were asked %d times of %d", asked, n)
 	}
 }

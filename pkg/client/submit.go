@@ -35,7 +35,7 @@ func (c *Client) Submit(ctx context.Context, s contracts.Submission) (runID stri
 	defer func() { span.End(err) }()
 	bounded, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	if answer := c.direct.ask(s, header, data); answer != nil && c.direct.await(bounded, answer) == nil {
+	if answer := c.direct.ask(bounded, s, header, data); answer != nil && c.direct.await(bounded, answer) == nil {
 		return s.RunID, nil
 	}
 	for pause := leastPause; ; pause = min(2*pause, mostPause) {

@@ -37,7 +37,7 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 		settle := func() bool {
 			u := window[0]
 			window = window[1:]
-			err := c.settle(ctx, u)
+			err := c.settle(ctx, u, window)
 			return yield(u.sub.RunID, err) && !errors.Is(err, ErrUnavailable)
 		}
 		for s := range submissions {
@@ -45,7 +45,7 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[contracts.S
 			if s, u.data, u.err = c.prepare(ctx, s); u.err == nil {
 				u.sub = s
 				u.header, u.span = c.tracer.Submit(ctx, s)
-				if u.asked = c.direct.ask(s, u.header, u.data); u.asked == nil {
+				if u.asked = c.direct.ask(ctx, s, u.header, u.data); u.asked == nil {
 					u.receipt, u.err = c.publish(ctx, s.RunID, u.header, u.data, u.span)
 				}
 			}
@@ -72,14 +72,30 @@ type underWay struct {
 	err     error                  // of sending it
 }
 
-// settle waits until u is stored, and sends it again while the broker is away.
-func (c *Client) settle(ctx context.Context, u *underWay) error {
+// settle waits until u is stored, and sends it again while the broker is away. If
+// no dispatcher has taken it, what stands behind it and was not taken either goes to
+// the inbox together with it: one after the other each would cost a round trip.
+func (c *Client) settle(ctx context.Context, u *underWay, behind []*underWay) error {
 	if u.asked != nil {
 		if c.direct.await(ctx, u.asked) == nil {
 			u.span.End(nil)
 			return nil
 		}
-		u.receipt, u.err = c.publish(ctx, u.sub.RunID, u.header, u.data, u.span)
+		if ctx.Err() != nil {
+			return fmt.Errorf("submit run %s: %w", u.sub.RunID, context.Cause(ctx))
+		}
+		c.leave(ctx, u)
+		for _, b := range behind {
+			if b.asked == nil {
+				continue
+			}
+			select {
+			case err := <-b.asked.Err():
+				_ = c.direct.note(err)
+				c.leave(ctx, b)
+			default:
+			}
+		}
 	}
 	err := u.err
 	if err == nil {
@@ -110,4 +126,10 @@ func (c *Client) settle(ctx context.Context, u *underWay) error {
 		return fmt.Errorf("submit run %s: %w", u.sub.RunID, context.Cause(ctx))
 	}
 	return err
+}
+
+// leave leaves in the inbox what no dispatcher has taken.
+func (c *Client) leave(ctx context.Context, u *underWay) {
+	u.asked = nil
+	u.receipt, u.err = c.publish(ctx, u.sub.RunID, u.header, u.data, u.span)
 }

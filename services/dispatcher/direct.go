@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,8 +22,10 @@ const (
 	// directGroup shares the requests out among the dispatchers.
 	directGroup = "dispatchers"
 	// maxAsked bounds the requests that lie here untaken: those past half of it are
-	// refused, which is quick, and those past all of it get no answer.
-	maxAsked, maxAskedBytes = 2048, 64 << 20
+	// refused, which is quick, and those past all of it get no answer. Half is what
+	// one client has under way; with those in hand it is little more than a second's
+	// work where every write is synced, and who asks has patience for two.
+	maxAsked, maxAskedBytes = 1024, 64 << 20
 	// refusal is in the form of a stream's, too.
 	refusal = `{"error":{"code":503,"description":"not to be queued at once: publish it to runs.submit"}}`
 )
@@ -56,6 +59,9 @@ func (s *submitter) takeRequests(ctx context.Context) {
 
 // request takes one submission in, unless it is busy. It waits only while too many are under way.
 func (s *submitter) request(m *nats.Msg, busy bool) {
+	if m.Reply == "" || strings.HasPrefix(m.Reply, "runs.") || strings.HasPrefix(m.Reply, "$") {
+		return // an answer that nobody waits for, or that is to do something by our rights
+	}
 	now := time.Now()
 	it := &item{asked: m, Delivery: &jsutil.Delivery{Subject: m.Subject, Header: m.Header, Data: m.Data, Stored: now, Received: now, Delivered: 1}}
 	if !busy {
@@ -90,6 +96,6 @@ func (s *submitter) refuse(it *item) { s.respond(it, actRefuse, refusal) }
 func (s *submitter) respond(it *item, act action, text string) {
 	s.meters.Answered(it.Delivery, string(act))
 	if err := it.asked.Respond([]byte(text)); err != nil {
-		s.logger.Warn("request could not be answered", "run_id", it.sub.RunID, "error", err) // who asked waits no longer than a second
+		s.logger.Warn("request could not be answered", "run_id", it.sub.RunID, "error", err) // who asked does not wait for long
 	}
 }

@@ -162,6 +162,31 @@ func TestDirectBusy(t *testing.T) {
 	<-asking
 }
 
+// An answer goes to an inbox and nowhere else: elsewhere it would be an event, or
+// a command, by the dispatcher's rights.
+func TestDirectAnswersInboxesAlone(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	b.start(t, Config{})
+	b.waitAsked(t)
+	victim := contracts.NewRunID()
+	b.append(t, victim, queuedDraft(full(victim)))
+	for _, reply := range []string{contracts.LogSubject(victim), "$JS.API.STREAM.DELETE.RUNS_INBOX", ""} {
+		for _, body := range []string{"{", `{"run_id":"` + contracts.NewRunID() + `","agent_key":"echo"}`} {
+			if err := b.NC.PublishMsg(&nats.Msg{Subject: contracts.SubjectSubmitDirect, Reply: reply, Data: []byte(body)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, ok := b.ask(t, `{"run_id":"`+contracts.NewRunID()+`","agent_key":"echo"}`); !ok { // and so those before it were looked at
+		t.Error("a plain request was refused")
+	}
+	b.waitHistory(t, victim, "run.queued")
+	if n := b.count(t, contracts.StreamLog); n != 2 {
+		t.Errorf("%d events in the logs, want one of the victim and one of the plain request", n)
+	}
+}
+
 // Dispatchers come and go while clients submit: none sees an error, and each
 // run that was acknowledged is queued, once.
 func TestDirectThroughRestarts(t *testing.T) {

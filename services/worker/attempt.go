@@ -103,11 +103,12 @@ func (w *Worker) execute(wk *work, over func()) {
 	a.conclude(end)
 }
 
-// stop ends the agent's context, with a cause, and has the agent watched from then on.
+// stop ends the agent's context, with a cause, and has the agent watched from then
+// on: also one that is so quick to obey that it has returned by then.
 func (a *attempt) stop(cause error) {
-	a.cancelAgent(cause)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.cancelAgent(cause)
 	if !a.back {
 		a.watch.Do(func() { a.watching.Go(a.bringBack) })
 	}

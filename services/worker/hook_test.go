@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"longhaul/pkg/agent"
@@ -33,4 +35,32 @@ func TestEndWaitsForTheHook(t *testing.T) {
 	b.waitForEvent(t, id, contracts.TypeStarted)
 	b.ask(t, w.ID(), contracts.HolderRequest{Op: contracts.HolderCancel, RunID: id})
 	wantTypes(t, b.waitForEnd(t, id), "run.queued run.started run.cancel_requested run.cancelled")
+}
+
+// An agent that has returned before all that hangs on its context has heard of
+// the end gets its Cancel hook as any other.
+func TestHookOfAQuickAgent(t *testing.T) {
+	b := newBench(t)
+	var called atomic.Bool
+	w, _ := b.start(t, Config{Agents: []agent.Agent{{
+		Key: "quick",
+		Run: func(ctx context.Context, _ *agent.Run) (agent.Result, error) {
+			for range 100_000 { // to end them takes some time, and comes behind the first word of it
+				_, cancel := context.WithCancel(ctx)
+				defer cancel()
+			}
+			for ctx.Err() == nil {
+				runtime.Gosched()
+			}
+			return agent.Result{}, ctx.Err()
+		},
+		Cancel: func(context.Context, *agent.Run) { called.Store(true) },
+	}}})
+	id := b.submit(t, contracts.Submission{AgentKey: "quick"})
+	b.waitForEvent(t, id, contracts.TypeStarted)
+	b.ask(t, w.ID(), contracts.HolderRequest{Op: contracts.HolderCancel, RunID: id})
+	wantTypes(t, b.waitForEnd(t, id), "run.queued run.started run.cancel_requested run.cancelled")
+	if !called.Load() {
+		t.Error("the hook was not called")
+	}
 }
