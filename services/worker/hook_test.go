@@ -42,13 +42,16 @@ func TestEndWaitsForTheHook(t *testing.T) {
 func TestHookOfAQuickAgent(t *testing.T) {
 	b := newBench(t)
 	var called atomic.Bool
+	ready := make(chan []context.CancelFunc, 1)
 	w, _ := b.start(t, Config{Agents: []agent.Agent{{
 		Key: "quick",
 		Run: func(ctx context.Context, _ *agent.Run) (agent.Result, error) {
+			var children []context.CancelFunc
 			for range 100_000 { // to end them takes some time, and comes behind the first word of it
 				_, cancel := context.WithCancel(ctx)
-				defer cancel()
+				children = append(children, cancel)
 			}
+			ready <- children
 			for ctx.Err() == nil {
 				runtime.Gosched()
 			}
@@ -57,10 +60,13 @@ func TestHookOfAQuickAgent(t *testing.T) {
 		Cancel: func(context.Context, *agent.Run) { called.Store(true) },
 	}}})
 	id := b.submit(t, contracts.Submission{AgentKey: "quick"})
-	b.waitForEvent(t, id, contracts.TypeStarted)
+	children := <-ready
 	b.ask(t, w.ID(), contracts.HolderRequest{Op: contracts.HolderCancel, RunID: id})
 	wantTypes(t, b.waitForEnd(t, id), "run.queued run.started run.cancel_requested run.cancelled")
 	if !called.Load() {
 		t.Error("the hook was not called")
+	}
+	for _, cancel := range children {
+		cancel()
 	}
 }
