@@ -8,7 +8,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil/jstest"
 )
 
 // Where no dispatcher answers, the inbox takes what it was not asked for in vain for long.
@@ -58,23 +60,7 @@ func TestSubmitAllWithoutAnAnswer(t *testing.T) {
 	if err := b.NC.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	const n = 700
-	done := 0
-	for id, err := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
-		for range n {
-			if !yield(contracts.Submission{AgentKey: "echo"}) {
-				return
-			}
-		}
-	}) {
-		if err != nil {
-			t.Fatalf("run %s: %v", id, err)
-		}
-		done++
-	}
-	if stored := len(inbox(t, b)); done != n || stored != n {
-		t.Errorf("%d were yielded and %d stored, of %d", done, stored, n)
-	}
+	submitAll(t, c, b, 700)
 }
 
 // Whoever has little time leaves enough of it for the inbox.
@@ -116,6 +102,15 @@ func TestSubmitAllRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 3000
+	submitAll(t, c, b, n)
+	if asked := asked.Load(); asked > n/2 {
+		t.Errorf("dispatchers that refuse were asked %d times of %d", asked, n)
+	}
+}
+
+// submitAll submits n, and holds each to be in the inbox.
+func submitAll(t *testing.T, c *client.Client, b *jstest.Broker, n int) {
+	t.Helper()
 	done := 0
 	for id, err := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
 		for range n {
@@ -131,8 +126,5 @@ func TestSubmitAllRefused(t *testing.T) {
 	}
 	if stored := len(inbox(t, b)); done != n || stored != n {
 		t.Errorf("%d were yielded and %d stored, of %d", done, stored, n)
-	}
-	if asked := asked.Load(); asked > n/2 {
-		t.Errorf("dispatchers that refuse were asked %d times of %d", asked, n)
 	}
 }
