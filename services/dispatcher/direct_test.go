@@ -42,12 +42,19 @@ func (b *bench) waitAsked(t testing.TB) {
 	})
 }
 
-// What was answered is queued in full, and never was in the inbox.
-func TestDirect(t *testing.T) {
+// newAsked is a bench with a dispatcher that knows echo and takes requests.
+func newAsked(t testing.TB) *bench {
+	t.Helper()
 	b := newBench(t, jstest.Start(t))
 	b.register(t, echo)
 	b.start(t, Config{})
 	b.waitAsked(t)
+	return b
+}
+
+// What was answered is queued in full, and never was in the inbox.
+func TestDirect(t *testing.T) {
+	b := newAsked(t)
 	before := b.inboxed(t)
 	c := must(client.New(b.Connect(t)))
 	var ids []string
@@ -83,10 +90,7 @@ func TestDirect(t *testing.T) {
 // What is not plain is refused, and leaves no trace; a client library's way with
 // it leads to the inbox.
 func TestDirectRefused(t *testing.T) {
-	b := newBench(t, jstest.Start(t))
-	b.register(t, echo)
-	b.start(t, Config{})
-	b.waitAsked(t)
+	b := newAsked(t)
 	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	for _, rest := range []string{
 		`"agent_key":"nobody"`, `"agent_key":"echo","max_attempts":-1`, `"agent_key":"echo","idempotency_key":"k-1"`,
@@ -115,10 +119,7 @@ func TestDirectRefused(t *testing.T) {
 // A dispatcher that was killed behind run.queued leaves no answer and no work
 // message; whoever submits again gets both. What has run does not run again.
 func TestDirectTwice(t *testing.T) {
-	b := newBench(t, jstest.Start(t))
-	b.register(t, echo)
-	b.start(t, Config{})
-	b.waitAsked(t)
+	b := newAsked(t)
 	c := must(client.New(b.Connect(t)))
 	again := contracts.Submission{RunID: contracts.NewRunID(), AgentKey: "echo"}
 	b.append(t, again.RunID, queuedDraft(full(again.RunID)))
@@ -165,10 +166,7 @@ func TestDirectBusy(t *testing.T) {
 // An answer goes to an inbox and nowhere else: elsewhere it would be an event, or
 // a command, by the dispatcher's rights.
 func TestDirectAnswersInboxesAlone(t *testing.T) {
-	b := newBench(t, jstest.Start(t))
-	b.register(t, echo)
-	b.start(t, Config{})
-	b.waitAsked(t)
+	b := newAsked(t)
 	victim := contracts.NewRunID()
 	b.append(t, victim, queuedDraft(full(victim)))
 	for _, reply := range []string{contracts.LogSubject(victim), "$JS.API.STREAM.DELETE.RUNS_INBOX", ""} {
@@ -253,10 +251,7 @@ func TestDirectThroughRestarts(t *testing.T) {
 
 // The answer has a stream's form, which client libraries read.
 func TestDirectAnswer(t *testing.T) {
-	b := newBench(t, jstest.Start(t))
-	b.register(t, echo)
-	b.start(t, Config{})
-	b.waitAsked(t)
+	b := newAsked(t)
 	id := contracts.NewRunID()
 	ack, ok := b.ask(t, `{"run_id":"`+id+`","agent_key":"echo"}`)
 	if at := b.head(t, id); !ok || ack.Stream != contracts.StreamLog || ack.Sequence != at.Sequence {
