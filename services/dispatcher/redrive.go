@@ -128,5 +128,5 @@ func (d *Dispatcher) queueAgain(ctx context.Context, at runlog.Head, work *nats.
 	if err := d.removeWork(ctx, at); err != nil {
 		return err
 	}
-	return ignorePresent(d.publish(ctx, work))
+	return jsutil.Ignoring(jsutil.ErrPresent, d.publish(ctx, work))
 }

@@ -194,7 +194,7 @@ func (s *submitter) sendWork(it *item, head runlog.Head) error {
 		case <-ack.Ok():
 		case err = <-ack.Err():
 		}
-		s.settle(it, ignorePresent(translate("publish the work message", err)))
+		s.settle(it, jsutil.Ignoring(jsutil.ErrPresent, translate("publish the work message", err)))
 	})
 	return nil
 }

@@ -45,14 +45,7 @@ func (d *Dispatcher) putWork(ctx context.Context, last runlog.Entry) error {
 	if err != nil {
 		return err
 	}
-	return ignorePresent(d.publish(ctx, m))
-}
-
-func ignorePresent(err error) error {
-	if errors.Is(err, jsutil.ErrPresent) {
-		return nil
-	}
-	return err
+	return jsutil.Ignoring(jsutil.ErrPresent, d.publish(ctx, m))
 }
 
 // workOf makes the work message of a run whose log ends with last.
