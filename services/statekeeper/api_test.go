@@ -1,6 +1,7 @@
 package statekeeper
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"longhaul/pkg/contracts"
@@ -297,6 +300,63 @@ func TestListAndStats(t *testing.T) {
 		if seen[id] != 1 {
 			t.Errorf("run %s was listed %d times", id, seen[id])
 		}
+	}
+}
+
+// TestListsPastOddRecords: what the bucket holds is looked at once more, since
+// the index may be behind it.
+func TestListsPastOddRecords(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{})
+	p := newPlayer(t, b)
+	head, good := p.submit(contracts.Submission{AgentKey: "echo"})
+	p.record(head)
+	awaitAPI(t, b)
+	m, err := b.JS.Stream(t.Context(), contracts.StreamRuns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := m.GetLastMsgForSubject(t.Context(), statusSubject(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending := contracts.StatusRecord{Position: contracts.Position{AgentKey: "echo", Status: contracts.StatusPending}, CreatedAt: time.Now()}
+	marks := 0
+	for name, odd := range map[string]nats.Msg{
+		"garbage":              {Data: []byte("garbage")},
+		"cut off":              {Data: record.Data[:len(record.Data)-1]},
+		"another run's":        {Data: record.Data},
+		"deleted":              {Header: nats.Header{kvOperation: {"DEL"}}},
+		"of another status":    {},
+		"not there any more":   {},
+		"deleted, with a body": {Header: nats.Header{kvOperation: {"DEL"}}},
+	} {
+		id := contracts.NewRunID()
+		own := bytes.ReplaceAll(record.Data, []byte(good), []byte(id))
+		switch name {
+		case "deleted, with a body":
+			odd.Data = own
+		case "of another status":
+			odd.Data = bytes.Replace(own, []byte(`"pending"`), []byte(`"running"`), 1)
+		}
+		if odd.Subject = statusSubject(id); name != "not there any more" {
+			if _, err := b.JS.PublishMsg(t.Context(), &odd); err != nil {
+				t.Fatal(err)
+			}
+			p.record(first(p.submit(contracts.Submission{AgentKey: "mark"}))) // seen behind it by the index
+			marks++
+			waitFor(t, "the index to have seen it", func() (bool, string) {
+				s := k.feed.current().stats()
+				return s.ByAgent["mark"][contracts.StatusPending] == marks, fmt.Sprint(s)
+			})
+		}
+		k.feed.current().set(uuid.MustParse(id), pending)
+		got := listAll(t, b, contracts.ListRequest{AgentKey: "echo", Status: []contracts.Status{contracts.StatusPending}}, nil)
+		if len(got) != 1 || got[0].RunID != good {
+			t.Errorf("%s: listed are %+v, want run %s alone", name, got, good)
+		}
+		k.feed.current().set(uuid.MustParse(id), contracts.StatusRecord{})
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,8 +31,8 @@ func typical(i int, base time.Time) (uuid.UUID, contracts.StatusRecord) {
 	return uuid.Must(uuid.NewV7()), s
 }
 
-// memoryPerRun and memoryPerLiveRun are what the doc comment of index states, in bytes.
-const memoryPerRun, memoryPerLiveRun = 400, 500
+// Bounds, in bytes, of what the doc comment of index states.
+const memoryPerPlainRun, memoryPerRun, memoryPerLiveRun = 200, 400, 500
 
 func TestIndexMemory(t *testing.T) {
 	const runs = 100_000
@@ -40,6 +42,7 @@ func TestIndexMemory(t *testing.T) {
 	}{
 		"kept":    {[]contracts.Status{contracts.StatusRunning, contracts.StatusSucceeded}, memoryPerRun},
 		"waiting": {[]contracts.Status{contracts.StatusPending}, memoryPerLiveRun},
+		"plain":   {[]contracts.Status{contracts.StatusRunning, contracts.StatusSucceeded}, memoryPerPlainRun},
 	} {
 		var before, after runtime.MemStats
 		runtime.GC()
@@ -47,6 +50,9 @@ func TestIndexMemory(t *testing.T) {
 		x, base := newIndex(), time.Now()
 		for i := range runs {
 			id, s := typical(i, base)
+			if name == "plain" {
+				s.ConversationID, s.Metadata = "", nil
+			}
 			for _, s.Status = range c.on {
 				x.set(id, s)
 			}
@@ -121,8 +127,9 @@ func TestIndexAgainstModel(t *testing.T) {
 	for id := range m {
 		x.set(id, contracts.StatusRecord{})
 	}
-	if len(x.byID)+len(x.counts)+len(x.held)+x.ordered.Len() != 0 {
-		t.Errorf("an emptied index keeps %d runs, %d counts, %d workers, %d places", len(x.byID), len(x.counts), len(x.held), x.ordered.Len())
+	if n := len(x.created) + len(x.details) + len(x.kindOf) + len(x.live) + len(x.held) + x.ordered.Len() + x.queues.Len(); n != 0 || len(x.unused) != len(x.kinds) {
+		t.Errorf("an emptied index keeps %d runs, %d details, %d kinds, %d live runs, %d workers, %d and %d places, and %d of %d kinds can be used again",
+			len(x.created), len(x.details), len(x.kindOf), len(x.live), len(x.held), x.ordered.Len(), x.queues.Len(), len(x.unused), len(x.kinds))
 	}
 }
 
@@ -154,6 +161,98 @@ func compare(t *testing.T, x *index, m model, q contracts.ListRequest, page int)
 	}
 	if len(seen) != want {
 		t.Fatalf("%+v: %d runs, want %d", q, len(seen), want)
+	}
+}
+
+// TestIndexHasNoPointers holds what makes collections short: of a run that has
+// ended, without details, nothing in the index is followed.
+func TestIndexHasNoPointers(t *testing.T) {
+	t.Parallel()
+	var plain func(reflect.Type) bool
+	plain = func(of reflect.Type) bool {
+		switch of.Kind() {
+		case reflect.Struct:
+			for i := range of.NumField() {
+				if !plain(of.Field(i).Type) {
+					return false
+				}
+			}
+			return true
+		case reflect.Array:
+			return plain(of.Elem())
+		default:
+			return of.Kind() >= reflect.Bool && of.Kind() <= reflect.Complex128
+		}
+	}
+	x := newIndex()
+	for _, kept := range []reflect.Type{reflect.TypeFor[indexed](), reflect.TypeOf(x.created).Key(), reflect.TypeOf(x.created).Elem()} {
+		if !plain(kept) {
+			t.Errorf("%s has pointers", kept)
+		}
+	}
+	id, s := typical(1, time.Now())
+	s.Status, s.ConversationID, s.Metadata = contracts.StatusSucceeded, "", nil
+	if x.set(id, s); len(x.details)+len(x.live) != 0 {
+		t.Error("a plain run that has ended has details")
+	}
+}
+
+// TestIndexDetails looks for runs by texts that are easily taken for others.
+func TestIndexDetails(t *testing.T) {
+	t.Parallel()
+	x := newIndex()
+	long := strings.Repeat("x", 300)
+	texts := []string{"", "a", "b", "ab", "\x01a", "\x00", "a\x01b", long, long + "\x01a"}
+	type run struct{ conversation, key, value string }
+	runs := map[string]run{}
+	for _, c := range texts {
+		for _, k := range texts {
+			for _, v := range texts {
+				id := uuid.Must(uuid.NewV7())
+				runs[id.String()] = run{c, k, v}
+				x.set(id, contracts.StatusRecord{
+					Position: contracts.Position{Status: contracts.StatusSucceeded}, CreatedAt: time.Now(),
+					ConversationID: c, Metadata: map[string]string{k: v, "other" + k: "a"},
+				})
+			}
+		}
+	}
+	for _, q := range runs {
+		ids, _, _ := x.find(contracts.ListRequest{ConversationID: q.conversation, Metadata: map[string]string{q.key: q.value}}, newest(), len(runs))
+		want := 1
+		if q.conversation == "" {
+			want = len(texts) // no filter
+		}
+		for _, id := range ids {
+			if r := runs[id]; r.key != q.key || r.value != q.value || q.conversation != "" && r != q {
+				t.Fatalf("%q: found %q", q, r)
+			}
+		}
+		if len(ids) != want {
+			t.Fatalf("%q: %d runs, want %d", q, len(ids), want)
+		}
+	}
+}
+
+// TestIndexHashesCollide looks for a conversation that has another one's hash.
+func TestIndexHashesCollide(t *testing.T) {
+	t.Parallel()
+	x := newIndex()
+	seen := map[uint32]string{}
+	for i := 0; ; i++ { // some 60,000 do, by the birthday paradox
+		name := fmt.Sprintf("conversation-%d", i)
+		twin, found := seen[x.hash(name)]
+		seen[x.hash(name)] = name
+		if !found {
+			continue
+		}
+		for _, c := range []string{name, twin} {
+			x.set(uuid.New(), contracts.StatusRecord{Position: contracts.Position{Status: contracts.StatusFailed}, CreatedAt: time.Now(), ConversationID: c})
+		}
+		if ids, _, _ := x.find(contracts.ListRequest{ConversationID: name}, newest(), 9); len(ids) != 1 {
+			t.Errorf("%d runs of %s, want 1: that of %s has the same hash", len(ids), name, twin)
+		}
+		return
 	}
 }
 
@@ -199,7 +298,7 @@ func TestIndexOfLiveRuns(t *testing.T) {
 	}
 	want = append(want, put("b", contracts.PriorityLow, pending, 1, time.Time{}))
 	slices.SortStableFunc(want[4:], func(a, b uuid.UUID) int { // low comes before normal, as words do
-		return cmp.Compare(x.byID[a].live.priority, x.byID[b].live.priority)
+		return cmp.Compare(x.live[a].priority, x.live[b].priority)
 	})
 	put("no key", normal, pending, 3, time.Time{}) // a stranger's records are not looked at
 	put("a", "urgent", pending, 3, time.Time{})
@@ -235,7 +334,7 @@ func TestIndexOfLiveRuns(t *testing.T) {
 	for _, id := range want {
 		x.set(id, contracts.StatusRecord{})
 	}
-	if n := x.live.Len(); n != 0 {
+	if n := x.queues.Len(); n != 0 {
 		t.Errorf("%d runs live on", n)
 	}
 }

@@ -37,12 +37,12 @@ func (x *index) find(q contracts.ListRequest, from position, limit int) (ids []s
 		from = position{created: before.UnixNano()}
 	}
 	last = from
-	match := matcher(q)
+	match := x.matcher(q)
 	for {
 		seen := 0
 		more = false
 		x.mu.RLock()
-		x.ordered.Descend(&indexed{created: last.created, id: last.id}, func(r *indexed) bool {
+		x.ordered.Descend(indexed{created: last.created, id: last.id}, func(r indexed) bool {
 			at := position{r.created, r.id}
 			if at == last {
 				return true
@@ -68,20 +68,42 @@ func (x *index) find(q contracts.ListRequest, from position, limit int) (ids []s
 	}
 }
 
-// matcher turns the filters of q into a test.
-func matcher(q contracts.ListRequest) func(*indexed) bool {
+// matcher turns the filters of q into a test, for those who hold the lock.
+func (x *index) matcher(q contracts.ListRequest) func(indexed) bool {
 	statuses := make([]text, len(q.Status))
 	for i, s := range q.Status {
 		statuses[i] = unique.Make(string(s))
 	}
-	agent, conv, meta := unique.Make(q.AgentKey), unique.Make(q.ConversationID), tags(q.Metadata)
-	return func(r *indexed) bool {
-		if len(statuses) > 0 && !slices.Contains(statuses, r.status) || q.AgentKey != "" && r.agent != agent ||
-			q.ConversationID != "" && r.conv != conv {
+	agent, conv := unique.Make(q.AgentKey), x.hash(q.ConversationID)
+	return func(r indexed) bool {
+		of := x.kinds[r.kind]
+		if len(statuses) > 0 && !slices.Contains(statuses, of.status) || q.AgentKey != "" && of.agent != agent || conv != 0 && r.conv != conv {
 			return false
 		}
-		return !slices.ContainsFunc(meta, func(t tag) bool { return !slices.Contains(r.meta, t) })
+		return conv == 0 && len(q.Metadata) == 0 || says(x.details[r.id], q)
 	}
+}
+
+// says reports whether a run's details (detailsOf) are those that q asks for.
+func says(details string, q contracts.ListRequest) bool {
+	conversation, details := cutText(details)
+	found := 0
+	for details != "" {
+		var k, v string
+		k, details = cutText(details)
+		v, details = cutText(details)
+		if want, asked := q.Metadata[k]; asked && v == want {
+			found++
+		}
+	}
+	return found == len(q.Metadata) && (q.ConversationID == "" || q.ConversationID == conversation)
+}
+
+// cutText is the inverse of appendText; of nothing it cuts nothing.
+func cutText(s string) (text, rest string) {
+	n, width := binary.Uvarint([]byte(s[:min(len(s), binary.MaxVarintLen64)]))
+	end := width + int(n)
+	return s[width:end], s[end:]
 }
 
 // A cursor is the position of the last run that a page looked at, so that runs
