@@ -14,15 +14,15 @@ import (
 // StepRef is where a host finds a completed step.
 type StepRef struct {
 	Sequence uint64
-	// Passed says that a checkpoint was taken since: an attempt that resumes
-	// from it may come to its end without that step.
-	Passed bool
 	// Signal says that it is no step, but a signal.
 	Signal bool
 }
 
 // signalKey is under which a signal is remembered: no step has such a name.
 func signalKey(name string) string { return "\x00" + name }
+
+// checkpointKey is under which the last checkpoint is: no signal is without a name.
+const checkpointKey = "\x00"
 
 // memory is what a run knows of its steps.
 type memory struct {
@@ -81,8 +81,9 @@ func (r *Run) remembers(ctx context.Context, name string) (bool, error) {
 	return ok, err
 }
 
-// Remember folds an event of a run's log, at a sequence, into the steps that
-// the run remembers, signals among them. Hosts make what Steps returns by it, event by event.
+// Remember folds an event of a run's log, at a sequence, into what the run
+// remembers: its steps by their names, and under names that no step has the
+// signals and the last checkpoint. Hosts make what Steps returns by it, event by event.
 func Remember(steps map[string]StepRef, e contracts.Event, sequence uint64) error {
 	var err error
 	switch e.Type {
@@ -97,10 +98,7 @@ func Remember(steps map[string]StepRef, e contracts.Event, sequence uint64) erro
 			steps[signalKey(p.Name)] = StepRef{Sequence: sequence, Signal: true}
 		}
 	case contracts.TypeCheckpoint:
-		for name, ref := range steps {
-			ref.Passed = true
-			steps[name] = ref
-		}
+		steps[checkpointKey] = StepRef{Sequence: sequence}
 	case contracts.TypeRequeued:
 		var p contracts.Requeued
 		if err = json.Unmarshal(e.Payload, &p); p.FromStart {
@@ -136,8 +134,9 @@ func (r *Run) Unasked() error {
 	r.memory.mu.Lock()
 	defer r.memory.mu.Unlock()
 	var names []string
+	passed := r.memory.done[checkpointKey].Sequence // an attempt that resumes from there may do without the steps before it
 	for name, ref := range r.memory.done {
-		if _, asked := r.memory.asked[name]; !ref.Passed && !ref.Signal && !asked {
+		if _, asked := r.memory.asked[name]; ref.Sequence > passed && !ref.Signal && !asked {
 			names = append(names, name)
 		}
 	}

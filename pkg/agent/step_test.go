@@ -414,10 +414,10 @@ func TestStepsThatAreGone(t *testing.T) {
 	wantStatus(t, deploy(t, of(s.abc), gone("a", "renamed")), contracts.StatusSucceeded)
 }
 
-// A checkpoint stands for the steps before it.
+// A checkpoint stands for the steps before it, and for no other.
 func TestCheckpointPassesSteps(t *testing.T) {
 	var s steps
-	trial := agenttest.New(of(func(ctx context.Context, run *agent.Run) error {
+	first := of(func(ctx context.Context, run *agent.Run) error {
 		if resumed, err := run.State(new(int)); err != nil {
 			return err
 		} else if !resumed {
@@ -429,8 +429,24 @@ func TestCheckpointPassesSteps(t *testing.T) {
 			}
 		}
 		return s.take(ctx, run, "after")
-	}), contracts.Submission{})
-	trial.After = agenttest.At(agenttest.Crash, contracts.TypeStepCompleted, "after")
-	wantStatus(t, trial.Run(t.Context()), contracts.StatusSucceeded)
-	s.want(t, map[string]int{"before": 1, "after": 1})
+	})
+	for _, then := range []struct {
+		agent agent.Agent
+		want  contracts.Status
+	}{
+		{first, contracts.StatusSucceeded},
+		{of(func(ctx context.Context, run *agent.Run) error { return s.take(ctx, run, "renamed") }), contracts.StatusFailed},
+	} {
+		s = steps{}
+		trial := agenttest.New(first, contracts.Submission{})
+		trial.After = agenttest.At(agenttest.Crash, contracts.TypeStepCompleted, "after")
+		trial.Attempt(t.Context())
+		trial.Deploy(then.agent)
+		o := trial.Run(t.Context())
+		wantStatus(t, o, then.want)
+		s.want(t, map[string]int{"before": 1, "after": 1})
+		if o.Status == contracts.StatusFailed && !strings.Contains(o.Error.Message, `["after"]`) {
+			t.Errorf("it failed for %s", o.Error.Message)
+		}
+	}
 }
