@@ -49,14 +49,15 @@ type attempt struct {
 	inside    atomic.Int32 // of the agent's functions have not returned
 	fenced    atomic.Bool  // counted as such
 
-	mu         sync.Mutex
-	back       bool               // the agent has returned
-	abandoned  bool               // see bringBack
-	reason, by string             // of a cancel
-	sleep      contracts.Sleeping // what the agent asked for
-	nextBeat   time.Time
-	nextEvent  time.Time
-	beating    bool
+	cancelled atomic.Pointer[contracts.Cancelled] // why and by whom, if that is known
+
+	mu        sync.Mutex
+	back      bool               // the agent has returned
+	abandoned bool               // see bringBack
+	sleep     contracts.Sleeping // what the agent asked for
+	nextBeat  time.Time
+	nextEvent time.Time
+	beating   bool
 }
 
 // execute runs the agent and brings its end into the log; then it calls over. It
@@ -271,9 +272,7 @@ func (a *attempt) cancel(reason, by string) error {
 		case head.Status != contracts.StatusRunning:
 			return contracts.Draft{}, errEnded
 		}
-		a.mu.Lock()
-		a.reason, a.by = reason, by
-		a.mu.Unlock()
+		a.cancelled.Store(&contracts.Cancelled{Reason: reason, By: by})
 		return contracts.Draft{Type: contracts.TypeCancelRequested, Payload: contracts.CancelRequested{Reason: reason, By: by}}, nil
 	})
 	if err != nil && !errors.Is(err, errCancelling) {
@@ -287,23 +286,15 @@ func (a *attempt) cancel(reason, by string) error {
 // cancelledElsewhere ends the agent's context because the log, whose last entry
 // is given, says cancelling, and not by our hand.
 func (a *attempt) cancelledElsewhere(last runlog.Entry) {
-	var p contracts.CancelRequested
+	var p contracts.Cancelled // is what was requested
 	if last.Type == contracts.TypeCancelRequested && json.Unmarshal(last.Payload, &p) == nil {
-		a.mu.Lock()
-		a.reason, a.by = p.Reason, p.By
-		a.mu.Unlock()
+		a.cancelled.Store(&p)
 	}
 	a.stop(agent.ErrCancelled)
 }
 
 // errCancelling says that a cancel is already in the log.
 var errCancelling = errors.New("the run is being cancelled already")
-
-func (a *attempt) cancelReason() (reason, by string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.reason, a.by
-}
 
 // loseLease ends the attempt without a trace.
 func (a *attempt) loseLease() {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,8 +41,7 @@ func (a *attempt) outcome(head contracts.Head, cause error, end ending) (contrac
 		return contracts.Draft{}, errEnded
 	case head.Status == contracts.StatusCancelling:
 		// Whatever the agent made of it: the log has promised a cancel.
-		reason, by := a.cancelReason()
-		return contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{Reason: reason, By: by}}, nil
+		return contracts.Draft{Type: contracts.TypeCancelled, Payload: cmp.Or(a.cancelled.Load(), &contracts.Cancelled{})}, nil
 	case errors.Is(cause, agent.ErrSleeping):
 		return a.sleeping(), nil
 	case end.err == nil:
