@@ -36,7 +36,8 @@ type Agent struct {
 	Concurrency int
 
 	// Run does the work. An error fails the attempt; it is tried again unless
-	// the error is Permanent or OnError says otherwise. A panic is an error.
+	// the error is Permanent or OnError says otherwise. A panic is an error, and
+	// so is an end of its goroutine (runtime.Goexit).
 	Run func(ctx context.Context, run *Run) (Result, error)
 
 	// Cancel, if set, is called when the run is cancelled, at the same time as

@@ -91,17 +91,20 @@ func (w *Worker) execute(wk *work, over func()) {
 	}
 
 	a.inside.Add(1)
-	end := a.call(ctx)
-	a.inside.Add(-1)
-	a.mu.Lock()
-	a.back = true
-	a.mu.Unlock()
-	close(a.returned)
-	if a.watching.Wait(); a.abandoned {
-		w.counts.Abandoned.Add(-1)
-		return
-	}
-	a.conclude(end)
+	end := ending{err: errExited, text: errExited.Error()}
+	defer func() { // which is all that is left of a goroutine that the agent ends
+		a.inside.Add(-1)
+		a.mu.Lock()
+		a.back = true
+		a.mu.Unlock()
+		close(a.returned)
+		if a.watching.Wait(); a.abandoned {
+			w.counts.Abandoned.Add(-1)
+			return
+		}
+		a.conclude(end)
+	}()
+	end = a.call(ctx)
 }
 
 // stop ends the agent's context, with a cause, and has the agent watched from then

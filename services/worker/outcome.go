@@ -28,6 +28,9 @@ type ending struct {
 // errAbandoned is the error of an agent that has not come to its end: it ignores its context.
 var errAbandoned = errors.New("the agent did not return after its context had ended")
 
+// errExited is the error of an agent that has ended its goroutine.
+var errExited = errors.New("the agent did not return: it called runtime.Goexit, as t.FailNow does in a test")
+
 // panicError is the error of an agent that panicked.
 type panicError struct{ value any }
 
