@@ -67,6 +67,9 @@ func (t *Tools) Calls(ctx context.Context, run *Run, calls []contracts.ToolCall)
 	return answers, nil
 }
 
+// errExited is the error of a call whose tool has ended its goroutine.
+var errExited = errors.New("it did not return: it called runtime.Goexit, as t.FailNow does in a test")
+
 // called is a call on its way.
 type called struct {
 	contracts.ToolCall
@@ -122,10 +125,14 @@ func (t *Tools) make(ctx context.Context, run *Run, all []*called) (left []*call
 			return nil
 		}
 		under.Go(func() {
-			if c.err = c.make(ctx, run); c.err != nil {
-				failed.Store(true)
-			}
-			<-slots
+			c.err = errExited // unless it returns
+			defer func() {
+				if c.err != nil {
+					failed.Store(true)
+				}
+				<-slots
+			}()
+			c.err = c.make(ctx, run)
 		})
 	}
 	return left

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,6 +166,18 @@ func TestCallsBesideOneThatFails(t *testing.T) {
 			t.Errorf("remembered %s, made %v", steps, s.made)
 		}
 	})
+}
+
+// A tool that ends its goroutine, as t.FailNow does, has answered nothing, and holds nobody up.
+func TestToolThatEndsItsGoroutine(t *testing.T) {
+	tools := mustTools(t, agent.NewTool("exits", "", func(context.Context, struct{}) (int, error) {
+		runtime.Goexit()
+		return 0, nil
+	})).Parallel(1)
+	o := agenttest.New(atOnce(tools, call("1", "exits", "{}"), call("2", "exits", "{}")), contracts.Submission{MaxAttempts: 1}).Run(t.Context())
+	if o.Status != contracts.StatusFailed || !strings.Contains(o.Error.Message, `tool "exits"`) || !strings.Contains(o.Error.Message, "runtime.Goexit") {
+		t.Errorf("the run is %s, %+v", o.Status, o.Error)
+	}
 }
 
 // What waits for somebody's word is asked for at once, and holds up no other
