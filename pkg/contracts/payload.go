@@ -190,6 +190,9 @@ type Requeued struct {
 	// CommandID is the command that a redrive carries out: made of where and when
 	// it was stored, so that one that is delivered again finds its round begun.
 	CommandID string `json:"command_id,omitempty"`
+	// Follows is as in Queued, for a run that was cancelled before its time and
+	// redriven: it has no run.queued.
+	Follows string `json:"follows,omitempty"`
 }
 
 // The reasons of run.requeued.

@@ -405,6 +405,12 @@ func TestConversationOfADelayedRunThatIsRedriven(t *testing.T) {
 	if last := b.say(t, "c1", ""); b.follows(t, last) != delayed.RunID {
 		t.Errorf("the next one follows %q, want %q", b.follows(t, last), delayed.RunID)
 	}
+	// It has no run.queued to say so.
+	all := b.history(t, delayed.RunID)
+	var r contracts.Requeued
+	if mustDecode(t, all[len(all)-1].Payload, &r); r.Follows != first {
+		t.Errorf("%s says that it follows %q, want %q", all[len(all)-1].Type, r.Follows, first)
+	}
 }
 
 // One that is held up for a moment is not overtaken by who comes next.

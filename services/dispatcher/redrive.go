@@ -36,7 +36,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 		return nil
 	}
 	// Before the round begins: until then retention may remove what it is made of.
-	work, err := d.workOf(ctx, last)
+	work, follows, err := d.workOf(ctx, last)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (d *Dispatcher) redrive(ctx context.Context, m *jsutil.Delivery, runID stri
 	}
 	last, err = d.append(ctx, last.Head(), runID, contracts.Draft{
 		Type: contracts.TypeRequeued, FromStart: cmd.FromStart,
-		Payload: contracts.Requeued{Reason: contracts.RequeueRedrive, By: cmd.By, FromStart: cmd.FromStart, CommandID: id},
+		Payload: contracts.Requeued{Reason: contracts.RequeueRedrive, By: cmd.By, FromStart: cmd.FromStart, CommandID: id, Follows: follows},
 	})
 	if err != nil {
 		return err

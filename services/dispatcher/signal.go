@@ -45,7 +45,7 @@ func (d *Dispatcher) signal(ctx context.Context, m *jsutil.Delivery, runID strin
 	}
 	// Its work message lies there until the deadline. To give that back would not
 	// do: the broker may forget it, and an answer to the old message may come late.
-	work, err := d.workOf(ctx, last)
+	work, _, err := d.workOf(ctx, last)
 	if err != nil {
 		return fmt.Errorf("let the run go on: %w", err)
 	}

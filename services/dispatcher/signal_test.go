@@ -250,7 +250,10 @@ func TestSignalBesideAStart(t *testing.T) {
 	id := b.waitingRun(t, "go")
 	d := b.dispatcher()
 	at := b.append(t, id, contracts.Signalled{Name: "go"}.Draft(b.head(t, id).Head))
-	work := must(d.workOf(t.Context(), must(b.log.LastFromLeader(t.Context(), id))))
+	work, _, err := d.workOf(t.Context(), must(b.log.LastFromLeader(t.Context(), id)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	old := b.work(t, id).Sequence
 	b.append(t, id, startedDraft("w-2")) // between the dispatcher's two writes
 	if err := d.queueAgain(t.Context(), at, work); err != nil {

@@ -41,41 +41,40 @@ func workMessage(head contracts.Head, data []byte, sequence uint64) (*nats.Msg, 
 // putWork publishes the work message of a run whose log ends with last. One
 // that is there already is no error: the run can be found by it.
 func (d *Dispatcher) putWork(ctx context.Context, last runlog.Entry) error {
-	m, err := d.workOf(ctx, last)
+	m, _, err := d.workOf(ctx, last)
 	if err != nil {
 		return err
 	}
 	return jsutil.Ignoring(jsutil.ErrPresent, d.publish(ctx, m))
 }
 
-// workOf makes the work message of a run whose log ends with last.
-func (d *Dispatcher) workOf(ctx context.Context, last runlog.Entry) (*nats.Msg, error) {
+// workOf makes the work message of a run whose log ends with last. Follows is the
+// run before it in its conversation, if it has no run.queued that says so.
+func (d *Dispatcher) workOf(ctx context.Context, last runlog.Entry) (m *nats.Msg, follows string, err error) {
 	queued, sequence := last.Event, last.Sequence
 	if last.Type != contracts.TypeQueued {
-		var err error
-		if queued, err = d.queuedEvent(ctx, last.RunID); err != nil {
-			return nil, fmt.Errorf("find run.queued of run %s: %w", last.RunID, err)
+		if queued, follows, err = d.queuedEvent(ctx, last.RunID); err != nil {
+			return nil, "", fmt.Errorf("find run.queued of run %s: %w", last.RunID, err)
 		}
 		sequence = 0
 	}
 	data, err := contracts.Encode(queued)
 	if err != nil {
-		return nil, fmt.Errorf("encode the work message: %w", err)
+		return nil, "", fmt.Errorf("encode the work message: %w", err)
 	}
-	return workMessage(last.Head().Head, data, sequence)
+	m, err = workMessage(last.Head().Head, data, sequence)
+	return m, follows, err
 }
 
 // queuedEvent finds the run.queued event of a run. It is the first event, or
 // the one after run.scheduled; a run that was cancelled before its time and
-// then redriven has none, and one is made of run.scheduled.
-func (d *Dispatcher) queuedEvent(ctx context.Context, runID string) (contracts.Event, error) {
+// then redriven has none, and one is made of run.scheduled, with the run that it
+// follows from now on.
+func (d *Dispatcher) queuedEvent(ctx context.Context, runID string) (queued contracts.Event, follows string, err error) {
 	var scheduled contracts.Event
 	for e, err := range d.log.Read(ctx, runID, 1) {
-		if err != nil {
-			return contracts.Event{}, err
-		}
-		if e.Type == contracts.TypeQueued {
-			return e.Event, nil
+		if err != nil || e.Type == contracts.TypeQueued {
+			return e.Event, "", err
 		}
 		if e.Type != contracts.TypeScheduled {
 			break
@@ -84,13 +83,12 @@ func (d *Dispatcher) queuedEvent(ctx context.Context, runID string) (contracts.E
 	}
 	var p contracts.Scheduled
 	if err := json.Unmarshal(scheduled.Payload, &p); err != nil {
-		return contracts.Event{}, fmt.Errorf("decode run.scheduled: %w", err)
+		return contracts.Event{}, "", fmt.Errorf("decode run.scheduled: %w", err)
 	}
-	follows, _, err := d.join(ctx, p.Submission)
-	if err != nil {
-		return contracts.Event{}, err
+	if follows, _, err = d.join(ctx, p.Submission); err == nil {
+		queued, err = contracts.Next(contracts.Head{}, runID, queuedOf(p.Submission, p.SubmittedAt, follows), scheduled.Time)
 	}
-	return contracts.Next(contracts.Head{}, runID, queuedOf(p.Submission, p.SubmittedAt, follows), scheduled.Time)
+	return queued, follows, err
 }
 
 // restore makes the work message of a live run again if it is not there. The

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,13 +48,13 @@ func (w *Worker) history(ctx context.Context, wk *work, at contracts.Head) (hist
 // opening returns the run that another one follows, and what that began with.
 func (w *Worker) opening(ctx context.Context, of contracts.Head) (follows string, history []contracts.Message, err error) {
 	for e, err := range w.runs.Read(ctx, of.RunID, 1) {
-		var p struct { // of both payloads
+		var p struct { // of their payloads
 			Follows string              `json:"follows"`
 			History []contracts.Message `json:"history"`
 		}
-		if err == nil && (e.Type == contracts.TypeQueued || e.Type == contracts.TypeStarted) {
+		if err == nil && (e.Type == contracts.TypeQueued || e.Type == contracts.TypeRequeued || e.Type == contracts.TypeStarted) {
 			err = json.Unmarshal(e.Payload, &p)
-			follows += p.Follows // of one of them
+			follows = cmp.Or(p.Follows, follows) // by run.queued, or else by the newest redrive
 		}
 		if err != nil || e.Type == contracts.TypeStarted || e.Seq == of.Seq {
 			return follows, p.History, err
