@@ -45,7 +45,7 @@ func (d *Dispatcher) join(ctx context.Context, sub contracts.Submission) (follow
 		if turn >= 0 {
 			before = before[:turn]
 		}
-		before, live, err := d.settled(ctx, before, turn < 0 && time.Since(there.Time) < appearWithin)
+		before, live, err := d.settled(ctx, before, time.Since(there.Time) < appearWithin)
 		if live && turn < 0 && sub.OnConflict == contracts.OnConflictReject {
 			return "", contracts.Faults{{Field: "on_conflict", Message: "run " + before[len(before)-1] + " of the conversation has not ended"}}, nil
 		}
@@ -69,7 +69,8 @@ func (d *Dispatcher) join(ctx context.Context, sub contracts.Submission) (follow
 
 // settled leaves out the last of some runs as far as they can't be followed: those that
 // ended and never began, for they may not know whom they followed, and those
-// that were removed. The very last one, if it is young, is about to be queued.
+// that were removed. The very last one, if it is young, is about to be queued, or
+// the leader that does not know of it is a new one that is behind.
 // Live says that the one which is left as the last has not ended.
 func (d *Dispatcher) settled(ctx context.Context, runs []string, young bool) (_ []string, live bool, err error) {
 	for ; len(runs) > 0; runs = runs[:len(runs)-1] {

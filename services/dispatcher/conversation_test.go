@@ -225,6 +225,23 @@ func TestConversationDoesNotRejectWhoHasHisTurn(t *testing.T) {
 	b.chain(t, first.RunID, second.RunID)
 }
 
+// A run that has its turn is behind one that was queued: a leader that does not
+// know of that is behind, and must not have it passed over.
+func TestConversationOfALeaderThatIsBehind(t *testing.T) {
+	b := newBench(t, jstest.Start(t))
+	b.register(t, echo)
+	first, second := contracts.NewRunID(), contracts.NewRunID()
+	b.publish(t, contracts.KVSubject(contracts.BucketRuns, contracts.ConversationKey("c1")), first+" "+second)
+	sub := contracts.Submission{RunID: second, AgentKey: "echo", ConversationID: "c1"}
+	if follows, _, err := b.dispatcher().join(t.Context(), sub); !errors.Is(err, jsutil.ErrUnavailable) {
+		t.Errorf("it follows %q, %v", follows, err)
+	}
+	b.append(t, first, queuedDraft(full(first)))
+	if follows, _, err := b.dispatcher().join(t.Context(), sub); err != nil || follows != first {
+		t.Errorf("it follows %q, %v, want %q", follows, err, first)
+	}
+}
+
 // A run that was removed, and not taken off, holds up nobody.
 func TestConversationPassesWhoWasRemoved(t *testing.T) {
 	b := newBench(t, jstest.Start(t))

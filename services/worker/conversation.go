@@ -23,13 +23,13 @@ func (w *Worker) history(ctx context.Context, wk *work, at contracts.Head) (hist
 		return history, true, err
 	}
 	for id := wk.follows; id != ""; {
+		// Asked first: who knows of this run knows of those that were queued before
+		// it, or they were removed. A new leader that is behind knows of neither.
+		_, behind := w.leaderHead(ctx, at.RunID)
 		last, err := w.runs.LastFromLeader(ctx, id)
 		switch {
 		case errors.Is(err, jsutil.ErrNotFound):
-			// It was removed, for it was queued before this one was; unless the leader
-			// is a new one that is behind, and knows of neither.
-			_, err = w.leaderHead(ctx, at.RunID)
-			return nil, true, err
+			return nil, true, behind
 		case err != nil || !last.Status.Terminal():
 			return nil, false, err
 		case last.Type == contracts.TypeSucceeded:

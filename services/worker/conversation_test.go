@@ -152,6 +152,69 @@ func TestFollower(t *testing.T) {
 	}
 }
 
+// A run that was cancelled before its time, redriven and cancelled once more
+// never began: who follows it waits for the run that it followed.
+func TestFollowerOfARunThatWasNeverQueued(t *testing.T) {
+	b := newBench(t)
+	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(at runlog.Head, runID string, drafts ...contracts.Draft) runlog.Head {
+		for _, d := range drafts {
+			if at, err = b.runs.Append(t.Context(), at, mustNext(t, at.Head, runID, d)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return at
+	}
+	redriven := func(follows string) contracts.Draft {
+		return contracts.Draft{Type: contracts.TypeRequeued, Payload: contracts.Requeued{Reason: contracts.RequeueRedrive, Follows: follows}}
+	}
+	cancelled := contracts.Draft{Type: contracts.TypeCancelled}
+	first, unqueued, last := contracts.NewRunID(), contracts.NewRunID(), contracts.NewRunID()
+	at := write(runlog.Head{}, first, contracts.Draft{Type: contracts.TypeQueued, AgentKey: "echo", Priority: contracts.PriorityNormal, MaxAttempts: 1},
+		contracts.Draft{Type: contracts.TypeStarted, WorkerID: "w-1", Payload: contracts.Started{}})
+	write(runlog.Head{}, unqueued, contracts.Draft{Type: contracts.TypeScheduled, AgentKey: "echo", Priority: contracts.PriorityNormal, MaxAttempts: 1, NotBefore: time.Now()},
+		cancelled, redriven(contracts.NewRunID()), cancelled, redriven(first), cancelled)
+	head := write(runlog.Head{}, last, contracts.Draft{Type: contracts.TypeQueued, AgentKey: "echo", Priority: contracts.PriorityNormal, MaxAttempts: 1,
+		Payload: contracts.Queued{Follows: unqueued}})
+	wk := work{follows: unqueued, submission: contracts.Submission{ConversationID: "c1"}}
+	if history, turn, err := w.history(t.Context(), &wk, head.Head); err != nil || turn {
+		t.Errorf("while the first one goes on: %v, %v, %v", history, turn, err)
+	}
+	write(at, first, contracts.Draft{Type: contracts.TypeSucceeded, Payload: contracts.Succeeded{FinalMessages: talk("u a")}})
+	if history, turn, err := w.history(t.Context(), &wk, head.Head); err != nil || !turn || len(history) != 2 {
+		t.Errorf("behind the first one: %v, %v, %v", history, turn, err)
+	}
+}
+
+// It is asked for the run itself first. Asked for that behind the other one, it
+// may have caught up in between.
+func TestFollowerAsksForItselfFirst(t *testing.T) {
+	b := newBench(t)
+	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spy := b.Connect(t)
+	asked, err := spy.SubscribeSync("$JS.API.STREAM.MSG.GET." + contracts.StreamLog)
+	if err := errors.Join(err, spy.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	itself, before := contracts.NewRunID(), contracts.NewRunID()
+	wk := work{follows: before, submission: contracts.Submission{ConversationID: "c1"}}
+	if _, _, err := w.history(t.Context(), &wk, contracts.Head{RunID: itself}); !errors.Is(err, jsutil.ErrNotFound) {
+		t.Error(err)
+	}
+	for _, want := range []string{itself, before} {
+		m, err := asked.NextMsg(5 * time.Second)
+		if err != nil || !strings.Contains(string(m.Data), want) {
+			t.Fatalf("%v, asked for %s, want run %s", err, m.Data, want)
+		}
+	}
+}
+
 // A leader that does not know of the run before one may be a new one that is
 // behind: it is believed only if it knows of the run itself.
 func TestFollowerOfARunThatTheLeaderDoesNotKnowYet(t *testing.T) {
