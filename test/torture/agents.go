@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"longhaul/pkg/agent"
+	"longhaul/pkg/contracts"
 	"longhaul/test/cluster"
 	"longhaul/test/torture/history"
 )
@@ -29,6 +32,11 @@ type act struct {
 	// Deaf does not listen to its context.
 	Deaf bool `json:"deaf,omitempty"`
 
+	// Asks is how many messages the run has of its own, if it is one of a
+	// conversation, and Says what it leaves to the next one.
+	Asks int    `json:"asks,omitempty"`
+	Says string `json:"says,omitempty"`
+
 	// What goes wrong at step At, while the attempt is no higher than Attempts.
 	Wrong    string `json:"wrong,omitempty"`
 	At       int    `json:"at,omitempty"`
@@ -41,6 +49,13 @@ const (
 	wrongPermanent = "permanent" // one that may not
 	wrongPanic     = "panic"
 	wrongExit      = "exit" // of the whole process
+)
+
+// What a run leaves to the next one of its conversation, beside nothing.
+const (
+	saysAll   = "all"   // what it was given, and its answer
+	saysTools = "tools" // the same, with the call of a tool in between
+	saysOwn   = "own"   // forgets what was before it
 )
 
 // agentExit is its exit code then.
@@ -75,13 +90,38 @@ func (t *troupe) perform(ctx context.Context, run *agent.Run) (agent.Result, err
 	if _, err := run.State(&at); err != nil {
 		return agent.Result{}, err
 	}
-	p.note(history.KindExec, history.OpBegin, history.Exec{Resumed: at.Stamp, Step: at.Step})
+	p.note(history.KindExec, history.OpBegin, history.Exec{Resumed: at.Stamp, Step: at.Step, Heard: p.heard()})
 	err := p.steps(ctx, at)
 	p.end(ctx, err)
 	if err != nil {
 		return agent.Result{}, err
 	}
-	return agent.Result{FinalOutput: p.stamp(p.act.Steps)}, nil
+	return agent.Result{FinalOutput: p.stamp(p.act.Steps), FinalMessages: p.says()}, nil
+}
+
+// heard is what was said before the run, nil if it is of no conversation.
+func (p *performance) heard() json.RawMessage {
+	if p.act.Asks == 0 {
+		return nil
+	}
+	all, _ := json.Marshal(p.run.Messages[:max(0, len(p.run.Messages)-p.act.Asks)]) // it was decoded
+	return all
+}
+
+// says is what the run leaves to the next one.
+func (p *performance) says() []contracts.Message {
+	all := slices.Clone(p.run.Messages)
+	switch p.act.Says {
+	case "":
+		return nil
+	case saysOwn:
+		all = all[max(0, len(all)-p.act.Asks):]
+	case saysTools:
+		all = append(all, contracts.Message{Role: contracts.RoleAssistant, ToolCalls: []contracts.ToolCall{
+			{ID: p.run.ID, Type: "function", Function: contracts.ToolFunction{Name: "look", Arguments: "{}"}},
+		}}, contracts.Message{Role: contracts.RoleTool, ToolCallID: p.run.ID, Content: json.RawMessage(`"found"`)})
+	}
+	return append(all, contracts.Text(contracts.RoleAssistant, fmt.Sprintf("done by %s in epoch %d", p.worker, p.run.Epoch)))
 }
 
 func (p *performance) steps(ctx context.Context, at saved) error {

@@ -26,6 +26,7 @@ type submitter struct {
 	s     *system
 	name  string
 	rng   *rand.Rand
+	talk  *rand.Rand // of conversations, so that all else is as it would be without
 	links []*cluster.Link
 	nc    *nats.Conn
 	js    jetstream.JetStream
@@ -55,7 +56,7 @@ func (s *system) newSubmitter(i int) (*submitter, error) {
 // newClient makes a client with links of its own. Even with an error the caller
 // has to close it.
 func (s *system) newClient(name string, rng *rand.Rand) (*submitter, error) {
-	c := &submitter{s: s, name: name, rng: rng}
+	c := &submitter{s: s, name: name, rng: rng, talk: rand.New(rand.NewPCG(s.o.seed, seedOf(name)))}
 	var err error
 	if c.links, err = s.links(); err != nil {
 		return c, err
@@ -124,6 +125,7 @@ func (c *submitter) act(ctx context.Context) {
 // fresh submits a run that was not submitted before.
 func (c *submitter) fresh(ctx context.Context) {
 	sub := c.submission()
+	c.converse(&sub)
 	c.submit(ctx, sub)
 	if c.mine = append(c.mine, sent{submission: sub}); len(c.mine) > remembered {
 		c.mine = c.mine[1:]
@@ -156,6 +158,7 @@ func (c *submitter) submit(ctx context.Context, sub contracts.Submission) {
 	id := c.invoke(history.Entry{Kind: history.KindSubmit, Run: run, Key: sub.IdempotencyKey, Submit: &history.Submit{
 		Agent: sub.AgentKey, Priority: string(sub.Priority), NotBefore: sub.NotBefore, StartTimeout: int(sub.StartTimeoutSeconds),
 		Timeout: int(sub.TimeoutSeconds), MaxAttempts: sub.MaxAttempts,
+		Conversation: sub.ConversationID, OnConflict: string(sub.OnConflict),
 	}})
 	_, err := c.c.Submit(ctx, sub)
 	c.outcome(history.Entry{Kind: history.KindSubmit, ID: id, Run: run, Key: sub.IdempotencyKey}, err)

@@ -94,6 +94,14 @@ func chooseFaults(list string, brokers int) ([]string, error) {
 	return names, nil
 }
 
+// seedOf makes chance of its own for something with a name.
+func seedOf(name string) (seed uint64) {
+	for _, c := range []byte(name) {
+		seed = seed*31 + uint64(c)
+	}
+	return seed
+}
+
 // planned is a fault that is to come.
 type planned struct {
 	fault
@@ -114,11 +122,7 @@ func (o options) plan(l lane) []planned {
 	if total == 0 {
 		return nil
 	}
-	var seed uint64 // of the lane
-	for _, c := range []byte(l) {
-		seed = seed*31 + uint64(c)
-	}
-	rng := rand.New(rand.NewPCG(o.seed, seed))
+	rng := rand.New(rand.NewPCG(o.seed, seedOf(string(l))))
 	var all []planned
 	for at := time.Duration(0); at < o.duration; {
 		p := planned{after: time.Duration((0.3 + rng.ExpFloat64()*0.7) * float64(l.pause())), seed: rng.Uint64()}

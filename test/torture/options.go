@@ -118,7 +118,7 @@ func (o options) environment() []string {
 // config is what the history says of all this.
 func (o options) config() *history.Config {
 	c := &history.Config{
-		Seed: o.seed, Cluster: fmt.Sprint(o.brokers), Command: o.command(), Lease: o.lease, Nodes: o.brokers,
+		Seed: o.seed, Cluster: fmt.Sprint(o.brokers), Command: o.command(), Lease: o.lease, Nodes: o.brokers, HistoryLimit: historyLimit,
 		Settings: map[string]string{
 			"drain": o.drain.String(), "retry_max": o.retryMax.String(), "workers": fmt.Sprint(o.workers), "slots": fmt.Sprint(o.slots),
 			"settle": o.settle.String(), "go": runtime.Version(), "cpus": fmt.Sprint(runtime.NumCPU()),

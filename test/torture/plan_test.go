@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -128,6 +130,55 @@ func TestSubmissionsAreValid(t *testing.T) {
 	}
 	if len(agents) != len(agentKeys()) {
 		t.Errorf("runs for %v", agents)
+	}
+}
+
+// So is each that becomes a run of a conversation: of all ways to behave there,
+// in conversations that go on beside each other and come to an end.
+func TestConversationsAreValid(t *testing.T) {
+	chance := func() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
+	c := &submitter{s: &system{book: newBook()}, name: "client-1", rng: chance(), talk: chance()}
+	seen, runs := map[string]int{}, map[string]int{}
+	for range 4000 {
+		sub := c.submission()
+		if c.converse(&sub); sub.ConversationID == "" {
+			continue
+		}
+		if faults := sub.Check(); len(faults) > 0 {
+			t.Fatalf("%+v: %v", sub, faults)
+		}
+		var a act
+		if err := json.Unmarshal(sub.Input.Params, &a); err != nil || a.Asks != len(sub.Input.Messages) {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		runs[sub.ConversationID]++
+		for _, what := range []string{string(sub.OnConflict), "says " + a.Says, "wrong " + a.Wrong, sub.AgentKey} {
+			seen[what]++
+		}
+		if !sub.NotBefore.IsZero() {
+			seen["delayed"]++
+		}
+		if sub.IdempotencyKey != "" {
+			seen["keyed"]++
+		}
+		if c.talk.IntN(4) > 0 { // of the rest nobody hears again
+			c.s.book.add(contracts.Event{RunID: cmp.Or(sub.RunID, contracts.RunIDFromKey(sub.IdempotencyKey)), Seq: 1, Position: contracts.Position{Status: contracts.StatusFailed}})
+		}
+	}
+	for _, what := range append(agentKeys(), "", "reject", "interrupt", "says ", "says all", "says tools", "says own",
+		"wrong ", "wrong fail", "wrong permanent", "wrong panic", "delayed", "keyed") {
+		if seen[what] == 0 {
+			t.Errorf("%q never comes", what)
+		}
+	}
+	longest := 0
+	for id, n := range runs {
+		if longest = max(longest, n); n > talkLength {
+			t.Errorf("%s has %d runs", id, n)
+		}
+	}
+	if len(runs) < 20 || longest < talkLength/2 {
+		t.Errorf("%d conversations, the longest of %d runs", len(runs), longest)
 	}
 }
 

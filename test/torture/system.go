@@ -42,6 +42,7 @@ type system struct {
 	book    *book
 	losses  sync.Map // by run, what it has lost: see faults_data.go
 	clients []*submitter
+	talks   talks
 	say     func(format string, args ...any)
 
 	stopServices context.CancelFunc

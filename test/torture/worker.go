@@ -83,7 +83,7 @@ func serveWorker(args []string) error {
 	w, err := worker.New(nc, worker.Config{
 		WorkerID: f.id, Agents: t.agents(), Concurrency: f.slots, Lease: f.lease, HeartbeatEventInterval: f.lease / 2,
 		RetryBackoffBase: 1.5, RetryBackoffMax: f.retryMax, DrainTimeout: f.drain, CancelGrace: 2 * time.Second,
-		RunTimeout: time.Minute, Topology: jsutil.TopologyOptions{Replicas: f.replicas, Storage: jetstream.FileStorage}, Logger: log,
+		RunTimeout: time.Minute, HistoryLimit: historyLimit, Topology: jsutil.TopologyOptions{Replicas: f.replicas, Storage: jetstream.FileStorage}, Logger: log,
 	})
 	if err != nil {
 		return errors.Join(err, out.Close())

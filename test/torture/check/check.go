@@ -9,6 +9,7 @@ func Check(in Input) Report {
 	j := newJury()
 	report := Report{Runs: len(s.order), stories: s}
 	s.checkSubmits(j)
+	talks := newTalks()
 	for _, r := range s.order {
 		steps := fold(r.events)
 		report.Events += len(r.events)
@@ -28,7 +29,9 @@ func Check(in Input) Report {
 		s.checkLoss(j, r, steps)
 		s.checkExecutions(j, r, steps)
 		s.checkStatus(j, r, steps)
+		talks.add(r, steps)
 	}
+	s.checkTalks(j, talks)
 	checkRegisters(j, s, in.Dump.Log)
 	report.Verdicts, report.Notes = j.done(), s.notes
 	if n := s.leftOver(); n > 0 {

@@ -154,6 +154,8 @@ func clean(t *testing.T) *scene {
 	s.race("d", first, history.OpUnknown, false)
 	s.race("e", second, history.OpOK, true)
 
+	s.talk()
+
 	s.wait(time.Minute)
 	s.ask(history.KindSubmit, "probe", "", history.OpOK, &history.Submit{Agent: "steps", Probe: true})
 	s.queue("probe")
@@ -170,7 +172,7 @@ func TestACleanHistoryIsClean(t *testing.T) {
 			t.Errorf("%d %s: %s %v", v.Invariant, v.Invariant, v.State, v.Violations)
 		}
 	}
-	if !report.OK() || report.Runs != 13 {
+	if !report.OK() || report.Runs != 25 {
 		t.Errorf("ok %v, %d runs", report.OK(), report.Runs)
 	}
 }
@@ -201,14 +203,14 @@ func TestBreaches(t *testing.T) {
 			s.rewrite(is(history.KindSubmit, history.OpInvoke, "retried"), func(e *history.Entry) { e.Submit.Garbage = true })
 		}},
 		{"a nameless submit is lost", "14", "without run id", func(s *scene) { s.tear("nameless", 1); s.reproject(); s.forgetRun("nameless") }},
-		{"an event behind the end", "2 18", "follows run.succeeded", func(s *scene) { s.event("plain", "late", nil); s.reproject() }},
-		{"two ends", "1 2 18", "2 terminal events", func(s *scene) { s.event("retried", succeeded, nil); s.reproject() }},
+		{"an event behind the end", "2 20", "follows run.succeeded", func(s *scene) { s.event("plain", "late", nil); s.reproject() }},
+		{"two ends", "1 2 20", "2 terminal events", func(s *scene) { s.event("retried", succeeded, nil); s.reproject() }},
 		{"one key, two runs", "3", "has 2 runs", func(s *scene) {
 			s.edit("delayed", 1, func(e *event) {
 				e.Payload = []byte(`{"submission":{"idempotency_key":"k"}}`)
 			})
 		}},
-		{"one run is accepted twice", "3 6 18", "accepted or refused 2 times", func(s *scene) {
+		{"one run is accepted twice", "3 6 20", "accepted or refused 2 times", func(s *scene) {
 			s.edit("plain", 4, func(e *event) { e.Type, e.Seq = queued, 1 })
 			s.forget(is(history.KindRead, history.OpBegin, "plain"))
 		}},
@@ -330,7 +332,7 @@ func TestBreaches(t *testing.T) {
 		{"a signal ends no wait", "9", "it waits for \"\"", func(s *scene) {
 			s.edit("asks", 5, func(e *event) { e.NotBefore, e.WaitsFor = time.Time{}, "go" })
 		}},
-		{"a signal comes twice", "18", "carried out before", func(s *scene) {
+		{"a signal comes twice", "20", "carried out before", func(s *scene) {
 			s.edit("asks", 5, func(e *event) { e.Payload = []byte(`{"name":"go","command_id":"c-1"}`) })
 		}},
 		{"a delayed run too early", "9", "before its time", func(s *scene) {
@@ -375,32 +377,32 @@ func TestBreaches(t *testing.T) {
 			},
 				func(e *history.Entry) { e.Time = e.Time.Add(-50 * time.Second) })
 		}},
-		{"a status that lags for ever", "16", "its status record is", func(s *scene) {
+		{"a status that lags for ever", "18", "its status record is", func(s *scene) {
 			for i, m := range s.in.Dump.Runs {
 				if strings.HasSuffix(m.Subject, "status.plain") {
 					s.in.Dump.Runs[i].Data = []byte(strings.Replace(string(m.Data), `"succeeded"`, `"running"`, 1))
 				}
 			}
 		}},
-		{"no status", "16", "no status record", func(s *scene) { s.in.Dump.Runs = s.in.Dump.Runs[1:] }},
-		{"an append that came over another", "17", "expected", func(s *scene) { s.race("f", 0, history.OpOK, true) }},
-		{"a refused append is stored", "17", "was refused", func(s *scene) {
+		{"no status", "18", "no status record", func(s *scene) { s.in.Dump.Runs = s.in.Dump.Runs[1:] }},
+		{"an append that came over another", "19", "expected", func(s *scene) { s.race("f", 0, history.OpOK, true) }},
+		{"a refused append is stored", "19", "was refused", func(s *scene) {
 			s.rewrite(func(e history.Entry) bool { return e.Append != nil && e.Append.Value == "e" && e.Op == history.OpOK }, func(e *history.Entry) { e.Op = history.OpFail })
 		}},
-		{"a refusal without a reason", "17", "not linearizable", func(s *scene) {
+		{"a refusal without a reason", "19", "not linearizable", func(s *scene) {
 			s.race("g", s.rawEnd(), history.OpFail, false)
 		}},
-		{"an append that was acknowledged before it was asked for", "17", "not linearizable", func(s *scene) {
+		{"an append that was acknowledged before it was asked for", "19", "not linearizable", func(s *scene) {
 			s.rewrite(func(e history.Entry) bool { return e.Append != nil && e.Append.Value == "a" }, func(e *history.Entry) { e.Time = e.Time.Add(time.Minute) })
 		}},
-		{"a stored append that nobody sent", "17", "sent by nobody", func(s *scene) {
+		{"a stored append that nobody sent", "19", "sent by nobody", func(s *scene) {
 			s.in.Dump.Log = append(s.in.Dump.Log, s.message("runs.raw.events", history.Append{Value: "?"}))
 		}},
-		{"what is no event", "18", "is no event", func(s *scene) {
+		{"what is no event", "20", "is no event", func(s *scene) {
 			s.in.Dump.Log = append(s.in.Dump.Log, Message{Seq: s.seq + 1, Subject: "runs.plain.events", Data: []byte("x")})
 		}},
-		{"a wrong status", "18", `says "pending"`, func(s *scene) { s.edit("plain", 2, func(e *event) { e.Status = "pending" }) }},
-		{"another priority", "18", "changes the agent", func(s *scene) { s.edit("plain", 3, func(e *event) { e.Priority = "low" }) }},
+		{"a wrong status", "20", `says "pending"`, func(s *scene) { s.edit("plain", 2, func(e *event) { e.Status = "pending" }) }},
+		{"another priority", "20", "changes the agent", func(s *scene) { s.edit("plain", 3, func(e *event) { e.Priority = "low" }) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := clean(t)

@@ -65,11 +65,23 @@ type body struct {
 	StampedHere *history.Stamp  `json:"stamp"`        // an agent's own
 	State       json.RawMessage `json:"state"`        // state.checkpoint
 	FinalOutput json.RawMessage `json:"final_output"` // run.succeeded
-	Submission  struct {
+	// What was said, as messages.
+	FinalMessages json.RawMessage `json:"final_messages"` // run.succeeded
+	History       json.RawMessage `json:"history"`        // run.started
+	Follows       string          `json:"follows"`        // run.queued
+	Errors        []fieldFault    `json:"errors"`         // run.rejected
+	Submission    struct {
+		ConversationID string            `json:"conversation_id"`
+		OnConflict     string            `json:"on_conflict"`
 		IdempotencyKey string            `json:"idempotency_key"`
 		NotBefore      time.Time         `json:"not_before"`
 		Metadata       map[string]string `json:"metadata"`
 	} `json:"submission"` // run.queued, run.scheduled
+}
+
+// fieldFault is one fault of a submission.
+type fieldFault struct {
+	Field string `json:"field"`
 }
 
 // The events and statuses that rules speak of.

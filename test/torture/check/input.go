@@ -56,6 +56,10 @@ type Bounds struct {
 	Reader time.Duration
 	// Start is how long a probe may wait for its start: 15 s.
 	Start time.Duration
+	// Turn is for how long a worker may have known that the run before one had
+	// ended when the start of that one is stored: four leases. It looks, then it
+	// tries to append for a lease, and what it sent may take its time.
+	Turn time.Duration
 	// Outage is how long brokers have to be down before holders may have given up
 	// their runs by their own clocks: half the lease.
 	Outage time.Duration
@@ -82,6 +86,7 @@ func (b Bounds) withDefaults(c history.Config) Bounds {
 		{&b.Zombie, lease},
 		{&b.Reader, 25 * time.Second},
 		{&b.Start, 15 * time.Second},
+		{&b.Turn, 4 * lease},
 		{&b.Outage, lease / 2},
 		{&b.Wake, 2 * time.Second},
 		{&b.Settle, 10 * time.Second},

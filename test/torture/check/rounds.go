@@ -173,7 +173,7 @@ func (r *story) checkAdmission(j *jury, holders map[string][]string) {
 	case len(r.events) == 0:
 	case firsts > 1:
 		j.breach(3, r.id, "the run was accepted or refused %d times", firsts)
-	case bad == 0 && !contested && r.events[0].Type == rejected:
+	case bad == 0 && !contested && r.events[0].Type == rejected && !r.refusedForConflict(): // of that checkRefusals judges
 		j.breach(1, r.id, "a good submission was refused: %.200s", r.events[0].Payload)
 	case good == 0 && r.events[0].Type != rejected:
 		j.breach(1, r.id, "garbage was accepted: its first event is %s", r.events[0].Type)

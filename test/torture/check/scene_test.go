@@ -33,7 +33,7 @@ var dawn = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 
 func newScene(t *testing.T) *scene {
 	s := &scene{t: t, now: dawn, runs: map[string]*cast{}}
-	s.note(history.Entry{Note: history.NoteConfig, Config: &history.Config{Seed: 7, Nodes: 1, Lease: 5 * time.Second, Command: "make torture SEED=7"}})
+	s.note(history.Entry{Note: history.NoteConfig, Config: &history.Config{Seed: 7, Nodes: 1, Lease: 5 * time.Second, HistoryLimit: 3, Command: "make torture SEED=7"}})
 	return s
 }
 
@@ -74,8 +74,9 @@ func (s *scene) cast(run string) *cast {
 	return s.runs[run]
 }
 
+// message takes every second sequence, so that another one can be put before it.
 func (s *scene) message(subject string, data any) Message {
-	s.seq++
+	s.seq += 2
 	return Message{Seq: s.seq, Subject: subject, Time: s.tick(), Data: s.encode(data)}
 }
 
@@ -138,7 +139,7 @@ func (s *scene) step(run string, n int) {
 	stamp := &history.Stamp{Epoch: c.at.epoch, Worker: c.at.worker, Step: n, Serial: c.serial}
 	s.exec(run, history.KindCheckpoint, history.OpInvoke, history.Exec{Stamp: stamp})
 	s.event(run, checkpointed, map[string]any{"state": history.Stamped{Stamp: stamp}}, func(e *event) {
-		e.Checkpoint = &checkpoint{N: uint64(c.serial), Epoch: c.at.epoch, Revision: s.seq + 1}
+		e.Checkpoint = &checkpoint{N: uint64(c.serial), Epoch: c.at.epoch, Revision: s.seq + 2}
 	})
 	c.saved = stamp
 	s.exec(run, history.KindCheckpoint, history.OpOK, history.Exec{Stamp: stamp})

@@ -106,6 +106,9 @@ func tellEvent(e event) string {
 	if !e.NotBefore.IsZero() {
 		text += ", not before " + clock(e.NotBefore)
 	}
+	if e.body.Follows != "" {
+		text += ", behind run " + e.body.Follows
+	}
 	return fmt.Sprintf("%s %.160s", text, e.Payload)
 }
 

@@ -12,10 +12,10 @@ type Invariant int
 
 // What is judged besides the invariants of the document.
 const (
-	statusIsFold Invariant = 16 + iota
+	statusIsFold Invariant = 18 + iota
 	logIsRegister
 	logKeepsTable
-	invariants = iota + 16
+	invariants = iota + 18
 )
 
 // String is the invariant in words.
@@ -36,6 +36,8 @@ func (i Invariant) String() string {
 		13:            "a reader misses nothing, or is told",
 		14:            "nothing acknowledged is lost",
 		15:            "executions are begun by the log, and end soon after they are fenced",
+		16:            "runs of a conversation are executed one after the other, in one order",
+		17:            "a run begins with what was said before it, in every attempt",
 		statusIsFold:  "a status record is the fold of its log",
 		logIsRegister: "a log's end is a register with compare-and-set, linearizable",
 		logKeepsTable: "a log keeps to the table of statuses",

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -107,6 +108,10 @@ type Submit struct {
 	StartTimeout int `json:"start_timeout,omitempty"`
 	Timeout      int `json:"timeout,omitempty"`
 	MaxAttempts  int `json:"max_attempts,omitempty"`
+	// Conversation is the one that the run is to belong to, OnConflict what it
+	// asks for there.
+	Conversation string `json:"conversation,omitempty"`
+	OnConflict   string `json:"on_conflict,omitempty"`
 	// Garbage: the body breaks a rule, and the run has to end as rejected (or,
 	// where no run id can be read out of it, in a log of its own).
 	Garbage bool `json:"garbage,omitempty"`
@@ -162,6 +167,9 @@ type Exec struct {
 	// Resumed is the stamp in the state that the agent was given, absent if it
 	// was given none. On begin.
 	Resumed *Stamp `json:"resumed_from,omitempty"`
+	// Heard are the messages that the agent was given before the run's own, if the
+	// run is one of a conversation: an array, be it empty. On begin.
+	Heard json.RawMessage `json:"heard,omitempty"`
 	// Step is the step that is done, on a step entry: 1, 2, 3 … over the run.
 	Step int `json:"step,omitempty"`
 	// Outcome, on end: one of the Outcome constants.
@@ -271,6 +279,9 @@ type Config struct {
 	Server  string `json:"server,omitempty"`
 	// Lease is the work message's AckWait.
 	Lease time.Duration `json:"lease_ns,omitempty"`
+	// HistoryLimit is how many messages of its conversation a run is given at
+	// most; 0 for the services' default.
+	HistoryLimit int `json:"history_limit,omitempty"`
 	// Nodes is how many brokers there are.
 	Nodes int `json:"nodes,omitempty"`
 	// Retention that is shorter than the test would delete what is checked: 0
