@@ -38,12 +38,14 @@ const (
 	Checkpoint
 	// NotBefore: a retry does not wait for its time.
 	NotBefore
+	// Turns: a run of a conversation waits for nobody, and begins with nothing.
+	Turns
 	count
 )
 
 // String is the switch's name in the environment.
 func (s Switch) String() string {
-	return [count]string{"fencing", "ask-first", "attempts", "sweeper", "gap-filling", "takeover", "checkpoint", "not-before"}[s]
+	return [count]string{"fencing", "ask-first", "attempts", "sweeper", "gap-filling", "takeover", "checkpoint", "not-before", "turns"}[s]
 }
 
 // Switches lists them all.

@@ -208,7 +208,7 @@ func spoil(at *contracts.Head) {
 // most of a lease, so that a broker which cannot give them charges no attempt;
 // and the worker's word that it is started once. It says what is to be done then.
 func (w *Worker) prepare(ctx context.Context, wk *work, at runlog.Head) (act action, err error) {
-	if wk.submission.ConversationID != "" {
+	if wk.submission.ConversationID != "" && !sabotage.Broken(sabotage.Turns) {
 		history, turn, err := w.history(ctx, wk, at.Head)
 		if err != nil || !turn {
 			return actTurn, err

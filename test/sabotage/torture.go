@@ -20,6 +20,7 @@ func tortures() (all []trial) {
 			noticed(sabotage.Attempts, 4),
 			noticed(sabotage.Checkpoint, 7),
 			noticed(sabotage.NotBefore, 9),
+			noticed(sabotage.Turns, 16),
 		}},
 		// Workers that wake up behind their lease.
 		{torture("98", "15s", "stop-worker"), []trial{noticed(sabotage.Fencing, 5)}},
