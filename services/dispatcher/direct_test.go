@@ -185,13 +185,14 @@ func TestDirectAnswersInboxesAlone(t *testing.T) {
 	}
 }
 
-// Dispatchers come and go while clients submit: none sees an error, and each
-// run that was acknowledged is queued, once.
+// Dispatchers come and go while clients submit: none sees an error, and each run
+// that was acknowledged is queued, once, by whichever of the two ways it came.
 func TestDirectThroughRestarts(t *testing.T) {
 	b := newBench(t, jstest.Start(t))
 	b.register(t, echo)
 	stop := b.start(t, Config{})
 	b.waitAsked(t)
+	before := b.inboxed(t)
 	var clients sync.WaitGroup
 	ended := make(chan struct{})
 	var mu sync.Mutex
@@ -246,6 +247,9 @@ func TestDirectThroughRestarts(t *testing.T) {
 	}
 	if n := b.count(t, contracts.StreamLog); n != len(ids) {
 		t.Errorf("%d events in the logs of %d runs", n, len(ids))
+	}
+	if n := b.inboxed(t) - before; n == 0 || n >= uint64(len(ids)) {
+		t.Errorf("%d of %d submissions went through the inbox, want some, and some by request", n, len(ids))
 	}
 }
 
