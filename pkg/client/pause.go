@@ -40,8 +40,8 @@ var untilResumed = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 // rest: retries, sleepers that wake, and runs whose worker has died.
 //
 // It returns the agent's queues as they are then. Pausing what is paused sets
-// a new end and reason. An error that comes halfway leaves some of the queues
-// paused; it is safe to try again.
+// a new end and reason; of two who do so at the same moment the last one counts.
+// An error that comes halfway leaves some of the queues paused; it is safe to try again.
 func (c *Client) Pause(ctx context.Context, agentKey string, o PauseOptions) ([]Queue, error) {
 	if err := checkTexts(field{"reason", o.Reason}, field{"by", o.By}); err != nil {
 		return nil, fmt.Errorf("pause agent %s: %w", agentKey, err)
@@ -80,15 +80,35 @@ func (c *Client) pause(ctx context.Context, what, agentKey string, priorities []
 	return queues, nil
 }
 
+// pauseQueue sets the pause of one queue, and returns when the queue has heard of
+// it. Somebody else's word may come at the same time, and undo it: then it is said again.
 func (c *Client) pauseQueue(ctx context.Context, consumer string, until time.Time, words map[string]string) error {
+	before, err := c.setPause(ctx, consumer, until, words)
+	ctx, cancel := context.WithTimeout(ctx, pauseHeard)
+	defer cancel()
+	for err == nil {
+		var heard bool
+		if heard, err = c.awaitPause(ctx, consumer, before, until); heard {
+			return nil
+		}
+		if err == nil {
+			_, err = c.setPause(ctx, consumer, until, words)
+		}
+	}
+	return err
+}
+
+// setPause tells the broker, and returns until when the queue was paused before.
+func (c *Client) setPause(ctx context.Context, consumer string, until time.Time, words map[string]string) (before time.Time, err error) {
 	found, err := c.js.Consumer(ctx, contracts.StreamWork, consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return ErrNoQueue
+		return before, ErrNoQueue
 	}
 	if err != nil {
-		return jsutil.Translate(err)
+		return before, jsutil.Translate(err)
 	}
 	cfg, changed := found.CachedInfo().Config, false
+	before = pausedUntil(cfg)
 	metadata := make(map[string]string, len(cfg.Metadata))
 	for k, v := range cfg.Metadata {
 		metadata[k] = v
@@ -104,7 +124,7 @@ func (c *Client) pauseQueue(ctx context.Context, consumer string, until time.Tim
 		// pause_until alone here.
 		cfg.Metadata = metadata
 		if _, err := c.js.UpdateConsumer(ctx, contracts.StreamWork, cfg); err != nil {
-			return fmt.Errorf("note the reason: %w", jsutil.Translate(err))
+			return before, fmt.Errorf("note the reason: %w", jsutil.Translate(err))
 		}
 	}
 	if until.IsZero() {
@@ -112,38 +132,43 @@ func (c *Client) pauseQueue(ctx context.Context, consumer string, until time.Tim
 	} else {
 		_, err = c.js.PauseConsumer(ctx, contracts.StreamWork, consumer, until)
 	}
-	if err != nil {
-		return jsutil.Translate(err)
-	}
-	return c.awaitPause(ctx, consumer, until)
+	return before, jsutil.Translate(err)
 }
 
 const (
 	// pauseHeard bounds the wait for a queue to do as it was told, which takes
 	// milliseconds.
 	pauseHeard = 5 * time.Second
+	// pauseAgain is after how long a queue that says otherwise is told again.
+	pauseAgain = 250 * time.Millisecond
 	// pauseLook lies between two looks.
 	pauseLook = 20 * time.Millisecond
 )
 
-// awaitPause returns when a queue is paused until the given time, or not. On
-// three replicas the broker answers when that is decided, and the consumer's
-// leader, who hands out the work, hears of it a moment later, or another is chosen.
-func (c *Client) awaitPause(ctx context.Context, consumer string, until time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, pauseHeard)
-	defer cancel()
-	for {
+// awaitPause returns when a queue is paused until the given time, or not; or, if
+// it is to be paused, until any other time than before: somebody else has paused
+// it at the same moment. On three replicas the broker answers when that is
+// decided, and the consumer's leader, who hands out the work, hears of it a moment
+// later, or another is chosen. It reports false if the queue says otherwise for longer than that.
+func (c *Client) awaitPause(ctx context.Context, consumer string, before, until time.Time) (heard bool, err error) {
+	for began := time.Now(); ; {
 		found, err := c.js.Consumer(ctx, contracts.StreamWork, consumer)
 		if err = jsutil.Translate(err); err != nil && !errors.Is(err, jsutil.ErrUnavailable) {
-			return err
+			return false, err
 		}
-		// The time and not whether it has come, for clocks differ.
-		if err == nil && pausedUntil(found.CachedInfo().Config).Equal(until) {
-			return nil
+		if err == nil {
+			// The time and not whether it has come, for clocks differ.
+			is := pausedUntil(found.CachedInfo().Config)
+			if is.Equal(until) || !until.IsZero() && !is.IsZero() && !is.Equal(before) {
+				return true, nil
+			}
+			if time.Since(began) > pauseAgain {
+				return false, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the queue to hear of it: %w", context.Cause(ctx))
+			return false, fmt.Errorf("wait for the queue to hear of it: %w", context.Cause(ctx))
 		case <-time.After(pauseLook):
 		}
 	}

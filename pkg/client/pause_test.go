@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,5 +137,49 @@ func TestPauseEnds(t *testing.T) {
 	}
 	if _, err := c.Pause(ctx, "no agent", client.PauseOptions{}); err == nil {
 		t.Error("a bad key is taken")
+	}
+}
+
+// Two at the same moment see no error, whatever each of them wants, and what both
+// want is so when they are told.
+func TestPauseByTwoAtOnce(t *testing.T) {
+	c, b := newClient(t)
+	if err := jsutil.EnsureWorkConsumers(t.Context(), b.JS, "echo", 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	other, err := client.New(b.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := func(o client.PauseOptions) func(*client.Client) ([]client.Queue, error) {
+		return func(c *client.Client) ([]client.Queue, error) { return c.Pause(t.Context(), "echo", o) }
+	}
+	resume := func(c *client.Client) ([]client.Queue, error) { return c.Resume(t.Context(), "echo") }
+	for name, want := range map[string][2]func(*client.Client) ([]client.Queue, error){
+		"pause":            {pause(client.PauseOptions{By: "ann"}), pause(client.PauseOptions{By: "bob"})},
+		"pause for a time": {pause(client.PauseOptions{By: "ann", For: time.Hour}), pause(client.PauseOptions{By: "bob", For: time.Minute})},
+		"resume":           {resume, resume},
+		"pause and resume": {pause(client.PauseOptions{}), resume},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 {
+				var both sync.WaitGroup
+				for i, c := range []*client.Client{c, other} {
+					both.Go(func() {
+						began := time.Now()
+						queues, err := want[i](c)
+						if took := time.Since(began); err != nil || took > 3*time.Second {
+							t.Errorf("%v after %v", err, took)
+						}
+						if name != "pause and resume" && slices.ContainsFunc(queues, func(q client.Queue) bool { return (q.Pause == nil) != (name == "resume") }) {
+							t.Errorf("the queues are %+v", queues)
+						}
+					})
+				}
+				if both.Wait(); t.Failed() {
+					return
+				}
+			}
+		})
 	}
 }
