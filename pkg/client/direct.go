@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,8 @@ type direct struct {
 	// until is when dispatchers are asked again, in ns since 1970. mute counts the
 	// answers that did not come in time since the last that said yes, refused those that said no.
 	until, mute, refused atomic.Int64
+	// may says that we may ask, as far as is known: the broker was asked (forbidden).
+	may atomic.Bool
 }
 
 const (
@@ -28,8 +31,8 @@ const (
 	directTimeout, leastDirect = 2 * time.Second, 100 * time.Millisecond
 	// shortPause is how long none is asked after there was none, or maxRefusals in a
 	// row; slowPause after one did not answer in time, and twice as long each further
-	// time: whoever waits for it loses that time, and does so for ever where he lacks the
-	// right to ask.
+	// time: whoever waits for it loses that time. Who is not allowed to ask loses none, and
+	// pauses as long: the broker's complaint is in his log each time.
 	shortPause, slowPause      = 500 * time.Millisecond, 5 * time.Second
 	maxRefusals, mostDoublings = 8, 6
 )
@@ -55,11 +58,29 @@ func (d *direct) ask(ctx context.Context, s contracts.Submission, header nats.He
 	if !plain || time.Now().UnixNano() < d.until.Load() || patience(ctx) < leastDirect || !d.js.Conn().IsConnected() {
 		return nil
 	}
+	before := d.js.Conn().LastError()
 	answer, err := d.js.PublishMsgAsync(&nats.Msg{Subject: contracts.SubjectSubmitDirect, Header: header, Data: data}, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return nil // too many are under way
 	}
+	if !d.may.Swap(true) && d.forbidden(before, patience(ctx)/2) {
+		_ = d.note(nats.ErrPermissionViolation)
+		return nil
+	}
 	return answer
+}
+
+// forbidden reports whether we may not ask. The broker says so to the connection
+// alone, as its last error, and before it answers a ping; while that goes back and
+// forth a dispatcher is at work. An error of before is about something else, or
+// from a time when there were other rights.
+func (d *direct) forbidden(before error, patience time.Duration) bool {
+	nc := d.js.Conn()
+	if nc.FlushTimeout(patience) != nil {
+		return false
+	}
+	last := nc.LastError()
+	return errors.Is(last, nats.ErrPermissionViolation) && last != before && strings.Contains(last.Error(), contracts.SubjectSubmitDirect) //nolint:errorlint // the very same is meant
 }
 
 // await returns nil once the run that was asked for is durable.
@@ -90,8 +111,11 @@ func (d *direct) note(err error) error {
 		if d.refused.Add(1) >= maxRefusals {
 			pause = shortPause
 		}
-	case errors.Is(err, jetstream.ErrAsyncPublishTimeout) && now.UnixNano() >= d.until.Load(): // one of many at once counts
-		pause = slowPause << min(d.mute.Add(1)-1, mostDoublings)
+	case errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, nats.ErrPermissionViolation):
+		if now.UnixNano() >= d.until.Load() { // one of many at once counts
+			pause = slowPause << min(d.mute.Add(1)-1, mostDoublings)
+			d.may.Store(false)
+		}
 	}
 	if pause > 0 {
 		d.until.Store(now.Add(pause).UnixNano())

@@ -2,14 +2,17 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"longhaul/pkg/client"
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 	"longhaul/pkg/jsutil/jstest"
 )
 
@@ -126,5 +129,109 @@ func submitAll(t *testing.T, c *client.Client, b *jstest.Broker, n int) {
 	}
 	if stored := len(inbox(t, b)); done != n || stored != n {
 		t.Errorf("%d were yielded and %d stored, of %d", done, stored, n)
+	}
+}
+
+// guest returns a connection of a user who may not publish to those subjects, on a
+// broker of its own, and another one of somebody who may do everything.
+func guest(t *testing.T, forbidden ...string) (nc, all *nats.Conn) {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		Users: []*server.User{{Username: "all", Password: "x"}, {Username: "guest", Password: "x", Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Deny: forbidden},
+			Subscribe: &server.SubjectPermission{Deny: []string{contracts.SubjectSubmitDirect}},
+		}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the broker is not ready")
+	}
+	var conns [2]*nats.Conn
+	for i, user := range []string{"guest", "all"} {
+		if conns[i], err = nats.Connect(s.ClientURL(), nats.UserInfo(user, "x"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(conns[i].Close)
+	}
+	js, err := jsutil.JetStream(conns[1])
+	if err == nil {
+		err = jsutil.EnsureTopology(t.Context(), js, jsutil.NewTopology(jsutil.TopologyOptions{}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conns[0], conns[1]
+}
+
+// Whoever may not ask goes to the inbox at once.
+func TestSubmitWithoutTheRightToAsk(t *testing.T) {
+	nc, all := guest(t, contracts.SubjectSubmitDirect)
+	for _, what := range []string{"one", "many"} {
+		c, err := client.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if what == "one" {
+			_, err = c.Submit(soon(t), contracts.Submission{AgentKey: "echo"})
+		} else {
+			for _, e := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
+				for range 100 {
+					if !yield(contracts.Submission{AgentKey: "echo"}) {
+						return
+					}
+				}
+			}) {
+				err = errors.Join(err, e)
+			}
+		}
+		if took := time.Since(began); err != nil || took > time.Second {
+			t.Errorf("%s: took %s, %v", what, took, err)
+		}
+	}
+	js, err := jsutil.JetStream(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := js.Stream(t.Context(), contracts.StreamInbox); err != nil || s.CachedInfo().State.Msgs != 101 {
+		t.Errorf("of 101 submissions %d are in the inbox, %v", s.CachedInfo().State.Msgs, err)
+	}
+}
+
+// That the broker has refused something before does not keep anybody from asking.
+func TestSubmitAfterAnotherRefusal(t *testing.T) {
+	nc, all := guest(t)
+	var asked atomic.Int64
+	if _, err := all.Subscribe(contracts.SubjectSubmitDirect, func(m *nats.Msg) {
+		asked.Add(1)
+		if err := m.Respond([]byte(`{"stream":"RUNS_LOG","seq":1}`)); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.SubscribeSync(contracts.SubjectSubmitDirect); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(all.Flush(), nc.Flush()); err != nil || !errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
+		t.Fatalf("the test needs a refusal: %v, %v", err, nc.LastError())
+	}
+	c, err := client.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := c.Submit(soon(t), contracts.Submission{AgentKey: "echo"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("a dispatcher was asked %d times for 3 runs", n)
 	}
 }
