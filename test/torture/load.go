@@ -125,10 +125,12 @@ func (c *submitter) act(ctx context.Context) {
 // fresh submits a run that was not submitted before.
 func (c *submitter) fresh(ctx context.Context) {
 	sub := c.submission()
-	c.converse(&sub)
-	c.submit(ctx, sub)
-	if c.mine = append(c.mine, sent{submission: sub}); len(c.mine) > remembered {
-		c.mine = c.mine[1:]
+	more := c.converse(&sub)
+	for _, sub := range append([]contracts.Submission{sub}, more...) {
+		c.submit(ctx, sub)
+		if c.mine = append(c.mine, sent{submission: sub}); len(c.mine) > remembered {
+			c.mine = c.mine[1:]
+		}
 	}
 	if c.rng.IntN(20) == 0 { // twice in a moment
 		c.submit(ctx, sub)

@@ -57,23 +57,48 @@ func (t *talks) join(rng *rand.Rand, run string, ended func(run string) bool) st
 	return c.id
 }
 
-// converse makes some submissions runs of conversations, and shorter than they
-// may be: the next one waits for it.
-func (c *submitter) converse(sub *contracts.Submission) {
-	if c.talk.IntN(4) > 0 {
-		return
+// more adds a run to a conversation that goes on, however many live.
+func (t *talks) more(id, run string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.all {
+		if c := &t.all[i]; c.id == id {
+			c.runs = append(c.runs, run)
+		}
 	}
-	run := sub.RunID
+}
+
+// converse makes some submissions runs of conversations, and shorter than they
+// may be: the next one waits for it. It returns others that are to be submitted
+// in the same moment, so that dispatchers meet.
+func (c *submitter) converse(sub *contracts.Submission) (more []contracts.Submission) {
+	if c.talk.IntN(4) > 0 {
+		return nil
+	}
+	run := contracts.NewRunID()
 	if sub.IdempotencyKey != "" {
 		run = contracts.RunIDFromKey(sub.IdempotencyKey)
-	} else if run == "" {
-		run = contracts.NewRunID()
+	} else {
 		sub.RunID = run
 	}
 	sub.ConversationID = c.s.talks.join(c.talk, run, func(run string) bool { return c.s.book.head(run).Status.Terminal() })
 	if sub.ConversationID == "" {
-		return
+		return nil
 	}
+	c.speak(sub, run)
+	if c.talk.IntN(3) == 0 {
+		for range 1 + c.talk.IntN(3) {
+			next := contracts.Submission{RunID: contracts.NewRunID(), ConversationID: sub.ConversationID, Metadata: sub.Metadata}
+			c.s.talks.more(next.ConversationID, next.RunID)
+			c.speak(&next, next.RunID)
+			more = append(more, next)
+		}
+	}
+	return more
+}
+
+// speak says what a run of a conversation is to do there.
+func (c *submitter) speak(sub *contracts.Submission, run string) {
 	sub.AgentKey, sub.TimeoutSeconds, sub.MaxAttempts = agentKeys()[c.talk.IntN(len(agentKeys()))], 0, 0
 	sub.Input.Messages = []contracts.Message{contracts.Text(contracts.RoleUser, "what of "+run+"?")}
 	sub.Input.Params, _ = json.Marshal(c.remark()) // numbers, texts and bools: it cannot fail
