@@ -33,26 +33,27 @@ type StatusRecord struct {
 	LogSequence uint64 `json:"log_sequence"`
 }
 
-// DecodeSummary reads what a list is made of out of an encoded StatusRecord: its run, the
+// DecodeSummary reads what a list is made of out of an encoded StatusRecord: the
 // agent, the priority, the status, who holds the run and since where, its
-// conversation, metadata and times. The rest is left zero.
+// idempotency key, conversation, metadata and times, and how far the record goes. The rest is left zero.
 func DecodeSummary(data []byte) (StatusRecord, error) {
 	const levels = 2 // record, metadata
 	d := open(data, levels)
 	d.lenient = true
 	var r StatusRecord
 	d.object(0, []field{
-		{"run_id", optional, func(n int32) { r.RunID = d.str(n, nil) }},
 		{"agent_key", optional, func(n int32) { r.AgentKey = d.str(n, nil) }},
 		{"priority", optional, func(n int32) { r.Priority = Priority(d.str(n, nil)) }},
 		{"status", required, func(n int32) { r.Status = d.status(n) }},
 		{"worker_id", optional, func(n int32) { r.WorkerID = d.str(n, nil) }},
 		{"not_before", optional, func(n int32) { r.NotBefore = d.instant(n) }},
 		{"conversation_id", optional, func(n int32) { r.ConversationID = d.str(n, nil) }},
+		{"idempotency_key", optional, func(n int32) { r.IdempotencyKey = d.str(n, nil) }},
 		{"metadata", optional, func(n int32) { r.Metadata = d.metadata(n) }},
 		{"created_at", required, func(n int32) { r.CreatedAt = d.instant(n) }},
 		{"finished_at", optional, func(n int32) { r.FinishedAt = d.instant(n) }},
 		{"started_sequence", optional, func(n int32) { r.StartedSequence = d.integer(n, 0, math.MaxUint64) }},
+		{"seq", optional, func(n int32) { r.Seq = d.integer(n, 0, math.MaxUint64) }},
 		{"log_sequence", required, func(n int32) { r.LogSequence = d.integer(n, 1, math.MaxUint64) }},
 	})
 	if f := d.list(); f != nil {

@@ -49,9 +49,6 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.text }
 
-// encoded is an answer as it goes on the wire.
-type encoded []byte
-
 func badRequest(f contracts.Faults) error { return &apiError{code: 400, text: f.Error()} }
 
 // run serves until ctx ends, then finishes the requests at hand.
@@ -107,8 +104,8 @@ func (a *api) run(ctx context.Context) error {
 // serve answers one request.
 func (a *api) serve(ctx context.Context, name string, handle func(context.Context, []byte) (any, error), r micro.Request) {
 	response, err := handle(ctx, r.Data())
-	data, done := response.(encoded)
-	if err == nil && !done {
+	var data []byte
+	if err == nil {
 		data, err = contracts.Encode(response)
 	}
 	if limit := int(a.nc.MaxPayload()) - headerRoom; err == nil && len(data) > limit {

@@ -303,6 +303,46 @@ func TestListAndStats(t *testing.T) {
 	}
 }
 
+// TestFullPages: where records fill a page to the last byte, the answer goes
+// through with all that stands around them.
+func TestFullPages(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	k := startKeeper(t, b, Config{}, idle)
+	awaitAPI(t, b)
+	at := time.Now().UTC().Truncate(time.Second).Add(123456789)
+	rec := contracts.StatusRecord{
+		Position:  contracts.Position{AgentKey: "echo", Priority: contracts.PriorityNormal, Status: contracts.StatusSucceeded, MaxAttempts: 1},
+		CreatedAt: at, UpdatedAt: at, FinishedAt: at, Seq: 3, LogSequence: 3, RunID: contracts.NewRunID(),
+	}
+	small, err := contracts.Encode(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const onPage = 510 // into which a page's room can be divided: 1 MiB without 4 KiB
+	room := (1<<20 - headerRoom) / onPage
+	if room*onPage != 1<<20-headerRoom {
+		t.Fatal("records of that size leave room")
+	}
+	fill := strings.Repeat("y", room-1-len(small)-len(`"metadata":{"a":"","b":""},`))
+	rec.Metadata = map[string]string{"a": fill[:contracts.MaxMetadataValue], "b": fill[contracts.MaxMetadataValue:]}
+	const runs = 2*onPage + 1
+	for range runs {
+		rec.RunID = contracts.NewRunID()
+		data, err := contracts.Encode(rec)
+		if err != nil || len(data) != room-1 {
+			t.Fatalf("record of %d bytes, want %d; %v", len(data), room-1, err)
+		}
+		if _, err := b.JS.PublishAsync(statusSubject(rec.RunID), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the index to hold all", func() (bool, string) { return k.feed.current().stats().Total == runs, "" })
+	if got := listAll(t, b, contracts.ListRequest{Limit: 1000}, nil); len(got) != runs {
+		t.Errorf("%d runs, want %d", len(got), runs)
+	}
+}
+
 // TestListsPastOddRecords: what the bucket holds is looked at once more, since
 // the index may be behind it.
 func TestListsPastOddRecords(t *testing.T) {
@@ -329,6 +369,8 @@ func TestListsPastOddRecords(t *testing.T) {
 		"another run's":        {Data: record.Data},
 		"deleted":              {Header: nats.Header{kvOperation: {"DEL"}}},
 		"of another status":    {},
+		"error of no kind":     {},
+		"time of no kind":      {},
 		"not there any more":   {},
 		"deleted, with a body": {Header: nats.Header{kvOperation: {"DEL"}}},
 	} {
@@ -337,6 +379,10 @@ func TestListsPastOddRecords(t *testing.T) {
 		switch name {
 		case "deleted, with a body":
 			odd.Data = own
+		case "error of no kind":
+			odd.Data = bytes.Replace(own, []byte(`{"run_id"`), []byte(`{"error":"x","run_id"`), 1)
+		case "time of no kind":
+			odd.Data = bytes.Replace(own, []byte(`"updated_at":"`), []byte(`"updated_at":"soon`), 1)
 		case "of another status":
 			odd.Data = bytes.Replace(own, []byte(`"pending"`), []byte(`"running"`), 1)
 		}
@@ -351,12 +397,12 @@ func TestListsPastOddRecords(t *testing.T) {
 				return s.ByAgent["mark"][contracts.StatusPending] == marks, fmt.Sprint(s)
 			})
 		}
-		k.feed.current().set(uuid.MustParse(id), pending)
+		k.feed.current().set(uuid.MustParse(id), pending, 0)
 		got := listAll(t, b, contracts.ListRequest{AgentKey: "echo", Status: []contracts.Status{contracts.StatusPending}}, nil)
 		if len(got) != 1 || got[0].RunID != good {
 			t.Errorf("%s: listed are %+v, want run %s alone", name, got, good)
 		}
-		k.feed.current().set(uuid.MustParse(id), contracts.StatusRecord{})
+		k.feed.current().set(uuid.MustParse(id), contracts.StatusRecord{}, 0)
 	}
 }
 

@@ -70,7 +70,7 @@ func (f *feed) run(ctx context.Context) error {
 		if last++; meta.Sequence.Consumer != last {
 			return fmt.Errorf("%w: a delivery for the index was lost", jsutil.ErrUnavailable)
 		}
-		f.take(m)
+		f.take(m, meta.Sequence.Stream)
 		f.position = meta.Sequence.Stream
 		if meta.NumPending == 0 {
 			f.complete()
@@ -83,7 +83,7 @@ func (f *feed) run(ctx context.Context) error {
 }
 
 // take puts one record, or its end, into the index.
-func (f *feed) take(m jetstream.Msg) {
+func (f *feed) take(m jetstream.Msg, revision uint64) {
 	id, err := uuid.Parse(runIDOf(m.Subject()))
 	if err != nil {
 		f.logger.Warn("a status key names no run", "subject", m.Subject())
@@ -95,7 +95,7 @@ func (f *feed) take(m jetstream.Msg) {
 			f.logger.Warn("a status record cannot be decoded, its run is not listed", "run_id", id.String(), "error", err)
 		}
 	}
-	f.index.set(id, s)
+	f.index.set(id, s, revision)
 }
 
 // complete publishes the index once all that stood in the bucket is in it.

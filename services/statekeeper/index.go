@@ -2,8 +2,9 @@ package statekeeper
 
 import (
 	"bytes"
-	"encoding/binary"
+	"encoding/json"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 	"unique"
@@ -18,20 +19,19 @@ import (
 // else: what a list shows is read from the bucket. Its methods may be called
 // from several goroutines.
 //
-// Memory: 120 bytes of heap per run that has ended, 230 with a conversation and two
-// metadata entries, one of them different in every run; 410 while such a one waits
+// Memory: 140 bytes of heap per run that has ended, 280 with a conversation and two
+// metadata entries, one of them different in every run; 480 while such a one waits
 // (TestIndexMemory, at 100,000 runs). Listing takes milliseconds: TestHundredThousandRuns.
-// There is no pointer in what is kept of each run that has ended: where there were
-// seven, a collection of garbage followed a million runs for a third of a second every few
-// seconds, and the slowest lists and gets took twice as long for it (docs/benchmarks.md).
+// In what is kept of a run that has ended there is one pointer if it has details, else
+// none: where there were seven, a collection of garbage followed a million runs for a third
+// of a second every few seconds, and the slowest lists and gets took twice as long for it.
 type index struct {
 	mu      sync.RWMutex
 	created map[uuid.UUID]int64           // where a run stands in ordered
 	ordered *btree.BTreeG[indexed]        // oldest first
-	details map[uuid.UUID]string          // see detailsOf; of runs that have any
+	details map[uuid.UUID]string          // encoded, of runs that have any
 	kinds   []kind                        // by indexed.kind
 	kindOf  map[class]uint32              // of those that have runs
-	unused  []uint32                      // kinds that have none
 	live    map[uuid.UUID]*liveRun        // those that have not ended
 	queues  *btree.BTreeG[*liveRun]       // by queue, in the order of their last events
 	held    map[text]map[uuid.UUID]uint64 // by worker, the run.started of each run that it holds
@@ -55,8 +55,8 @@ type indexed struct {
 	created int64 // UnixNano
 	ended   int64 // UnixNano; 0 if it has not
 	id      uuid.UUID
+	tags    uint64 // see index.tag; of its conversation and metadata
 	kind    uint32
-	conv    uint32 // a hash of the conversation's id; 0 if there is none
 }
 
 func newIndex() *index {
@@ -78,8 +78,9 @@ func older(a, b indexed) bool {
 }
 
 // set puts a run in, or in another state; s need hold no more than
-// contracts.DecodeSummary reads. One without a valid status takes it out.
-func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
+// contracts.DecodeSummary reads, and is stored at revision. One without a valid
+// status takes it out.
+func (x *index) set(id uuid.UUID, s contracts.StatusRecord, revision uint64) {
 	r := indexed{id: id, created: s.CreatedAt.UnixNano()}
 	c := class{unique.Make(s.AgentKey), unique.Make(string(s.Status))}
 	x.mu.Lock()
@@ -91,11 +92,11 @@ func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
 	if s.Status.Terminal() {
 		r.ended = s.FinishedAt.UnixNano()
 	} else {
-		x.setLive(id, c, s)
+		x.setLive(id, c, s, revision)
 	}
-	if d := detailsOf(s); d != "" {
-		x.details[id] = d
-		r.conv = x.hash(s.ConversationID)
+	if r.tags = x.tags(s.ConversationID, s.Metadata); r.tags != 0 {
+		d, _ := json.Marshal(details{s.ConversationID, s.Metadata}) // texts always can be encoded
+		x.details[id] = string(d)
 	}
 	r.kind = x.count(c)
 	x.created[id] = r.created
@@ -106,12 +107,11 @@ func (x *index) set(id uuid.UUID, s contracts.StatusRecord) {
 func (x *index) count(c class) uint32 {
 	k, known := x.kindOf[c]
 	if !known {
-		if n := len(x.unused); n > 0 {
-			k, x.unused = x.unused[n-1], x.unused[:n-1]
-		} else {
-			k = uint32(len(x.kinds))
-			x.kinds = append(x.kinds, kind{})
+		at := slices.IndexFunc(x.kinds, func(k kind) bool { return k.runs == 0 })
+		if at < 0 {
+			at, x.kinds = len(x.kinds), append(x.kinds, kind{})
 		}
+		k = uint32(at)
 		x.kindOf[c], x.kinds[k].class = k, c
 	}
 	x.kinds[k].runs++
@@ -130,8 +130,6 @@ func (x *index) remove(id uuid.UUID) {
 	k := &x.kinds[r.kind]
 	if k.runs--; k.runs == 0 {
 		delete(x.kindOf, k.class)
-		*k = kind{}
-		x.unused = append(x.unused, r.kind)
 	}
 	if l := x.live[id]; l != nil {
 		delete(x.live, id)
@@ -142,29 +140,27 @@ func (x *index) remove(id uuid.UUID) {
 	}
 }
 
-// detailsOf is the conversation and the metadata of a run in one string, "" if it
-// has neither: each text behind its length, the conversation first.
-func detailsOf(s contracts.StatusRecord) string {
-	if s.ConversationID == "" && len(s.Metadata) == 0 {
-		return ""
-	}
-	b := appendText(nil, s.ConversationID)
-	for k, v := range s.Metadata {
-		b = appendText(appendText(b, k), v)
-	}
-	return string(b)
+// details are what a run may have beside, encoded in the index: one text of one run.
+type details struct {
+	Conversation string            `json:"c,omitempty"`
+	Metadata     map[string]string `json:"m,omitempty"`
 }
 
-func appendText(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-// hash is what indexed has of a conversation.
-func (x *index) hash(conversation string) uint32 {
-	if conversation == "" {
-		return 0
+// tags are some bits for the conversation and for each entry of the metadata,
+// all of which a run has set that has these: most of the others need no look at
+// their details.
+func (x *index) tags(conversation string, metadata map[string]string) (tags uint64) {
+	tag := func(key, value string) {
+		h := maphash.Comparable(x.seed, [2]string{key, value})
+		tags |= 1<<(h%64) | 1<<(h/64%64)
 	}
-	return uint32(maphash.String(x.seed, conversation)) | 1
+	if conversation != "" {
+		tag("", conversation)
+	}
+	for k, v := range metadata {
+		tag(k, v)
+	}
+	return tags
 }
 
 // stats counts the runs, none of a nil index.

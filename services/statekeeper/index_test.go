@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"longhaul/pkg/contracts"
+	"longhaul/pkg/jsutil"
 )
 
 // typical is a run as an index of many would hold it.
@@ -32,7 +33,7 @@ func typical(i int, base time.Time) (uuid.UUID, contracts.StatusRecord) {
 }
 
 // Bounds, in bytes, of what the doc comment of index states.
-const memoryPerPlainRun, memoryPerRun, memoryPerLiveRun = 200, 400, 500
+const memoryPerPlainRun, memoryPerRun, memoryPerLiveRun = 150, 300, 500
 
 func TestIndexMemory(t *testing.T) {
 	const runs = 100_000
@@ -54,7 +55,7 @@ func TestIndexMemory(t *testing.T) {
 				s.ConversationID, s.Metadata = "", nil
 			}
 			for _, s.Status = range c.on {
-				x.set(id, s)
+				x.set(id, s, 0)
 			}
 		}
 		runtime.GC()
@@ -101,11 +102,11 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 		switch {
 		case r.IntN(5) == 0:
-			x.set(id, contracts.StatusRecord{})
+			x.set(id, contracts.StatusRecord{}, 0)
 			delete(m, id)
 		default:
 			ids = append(ids, id)
-			x.set(id, s)
+			x.set(id, s, 0)
 			m[id] = s
 		}
 		if step%100 != 0 {
@@ -125,11 +126,12 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 	}
 	for id := range m {
-		x.set(id, contracts.StatusRecord{})
+		x.set(id, contracts.StatusRecord{}, 0)
 	}
-	if n := len(x.created) + len(x.details) + len(x.kindOf) + len(x.live) + len(x.held) + x.ordered.Len() + x.queues.Len(); n != 0 || len(x.unused) != len(x.kinds) {
-		t.Errorf("an emptied index keeps %d runs, %d details, %d kinds, %d live runs, %d workers, %d and %d places, and %d of %d kinds can be used again",
-			len(x.created), len(x.details), len(x.kindOf), len(x.live), len(x.held), x.ordered.Len(), x.queues.Len(), len(x.unused), len(x.kinds))
+	n := len(x.created) + len(x.details) + len(x.kindOf) + len(x.live) + len(x.held) + x.ordered.Len() + x.queues.Len()
+	if most := 7 * len(contracts.Statuses()); n != 0 || len(x.kinds) > most {
+		t.Errorf("an emptied index keeps %d runs, %d details, %d kinds, %d live runs, %d workers, %d and %d places; it has room for %d kinds, want at most %d",
+			len(x.created), len(x.details), len(x.kindOf), len(x.live), len(x.held), x.ordered.Len(), x.queues.Len(), len(x.kinds), most)
 	}
 }
 
@@ -192,7 +194,7 @@ func TestIndexHasNoPointers(t *testing.T) {
 	}
 	id, s := typical(1, time.Now())
 	s.Status, s.ConversationID, s.Metadata = contracts.StatusSucceeded, "", nil
-	if x.set(id, s); len(x.details)+len(x.live) != 0 {
+	if x.set(id, s, 0); len(x.details)+len(x.live) != 0 {
 		t.Error("a plain run that has ended has details")
 	}
 }
@@ -213,7 +215,7 @@ func TestIndexDetails(t *testing.T) {
 				x.set(id, contracts.StatusRecord{
 					Position: contracts.Position{Status: contracts.StatusSucceeded}, CreatedAt: time.Now(),
 					ConversationID: c, Metadata: map[string]string{k: v, "other" + k: "a"},
-				})
+				}, 0)
 			}
 		}
 	}
@@ -234,25 +236,102 @@ func TestIndexDetails(t *testing.T) {
 	}
 }
 
-// TestIndexHashesCollide looks for a conversation that has another one's hash.
-func TestIndexHashesCollide(t *testing.T) {
+// TestIndexTagsCollide looks for a conversation that has another one's tags.
+func TestIndexTagsCollide(t *testing.T) {
 	t.Parallel()
 	x := newIndex()
-	seen := map[uint32]string{}
-	for i := 0; ; i++ { // some 60,000 do, by the birthday paradox
+	seen := map[uint64]string{}
+	for i := 0; ; i++ { // some dozens do, by the birthday paradox
 		name := fmt.Sprintf("conversation-%d", i)
-		twin, found := seen[x.hash(name)]
-		seen[x.hash(name)] = name
+		twin, found := seen[x.tags(name, nil)]
+		seen[x.tags(name, nil)] = name
 		if !found {
 			continue
 		}
 		for _, c := range []string{name, twin} {
-			x.set(uuid.New(), contracts.StatusRecord{Position: contracts.Position{Status: contracts.StatusFailed}, CreatedAt: time.Now(), ConversationID: c})
+			x.set(uuid.New(), contracts.StatusRecord{Position: contracts.Position{Status: contracts.StatusFailed}, CreatedAt: time.Now(), ConversationID: c}, 0)
 		}
 		if ids, _, _ := x.find(contracts.ListRequest{ConversationID: name}, newest(), 9); len(ids) != 1 {
-			t.Errorf("%d runs of %s, want 1: that of %s has the same hash", len(ids), name, twin)
+			t.Errorf("%d runs of %s, want 1: that of %s has the same tags", len(ids), name, twin)
 		}
 		return
+	}
+}
+
+// TestIndexMakesFreshRecords: what the index makes of a run that waits leads to the
+// same record as what is stored.
+func TestIndexMakesFreshRecords(t *testing.T) {
+	t.Parallel()
+	with := func(change func(*contracts.Draft, *contracts.Submission)) contracts.Draft {
+		var s contracts.Submission
+		d := queued(s)
+		change(&d, &s)
+		if d.Type == contracts.TypeScheduled {
+			d.Payload = contracts.Scheduled{NotBefore: d.NotBefore, Submission: s}
+		} else {
+			d.Payload = contracts.Queued{Submission: s}
+		}
+		return d
+	}
+	for name, c := range map[string]struct {
+		draft contracts.Draft
+		on    []contracts.Draft // before what is told to the index
+		at    time.Time
+		fresh bool
+	}{
+		"plain": {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Now(), true},
+		"details": {with(func(_ *contracts.Draft, s *contracts.Submission) {
+			s.ConversationID, s.Metadata = "c", map[string]string{"a": "<b>"}
+		}), nil, time.Now(), true},
+		"scheduled": {with(func(d *contracts.Draft, s *contracts.Submission) {
+			d.Type, d.Priority, d.NotBefore = contracts.TypeScheduled, contracts.PriorityHigh, time.Now().Add(time.Hour).UTC()
+		}), nil, time.Now(), true},
+		"key":          {with(func(_ *contracts.Draft, s *contracts.Submission) { s.IdempotencyKey = "k" }), nil, time.Now(), false},
+		"begun":        {with(func(*contracts.Draft, *contracts.Submission) {}), []contracts.Draft{started("w-1", "")}, time.Now(), false},
+		"ended":        {with(func(*contracts.Draft, *contracts.Submission) {}), []contracts.Draft{started("w-1", ""), succeeded()}, time.Now(), false},
+		"ages to come": {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC), false},
+	} {
+		runID := contracts.NewRunID()
+		var rec contracts.StatusRecord
+		var head contracts.Head
+		project := func(rec contracts.StatusRecord, d contracts.Draft) contracts.StatusRecord {
+			e, err := contracts.Next(head, runID, d, c.at)
+			if err == nil {
+				head = e.Head()
+				rec, err = contracts.Project(rec, e, 10*e.Seq)
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return rec
+		}
+		for _, d := range append([]contracts.Draft{c.draft}, c.on...) {
+			rec = project(rec, d)
+		}
+		data, err := contracts.Encode(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		summary, err := contracts.DecodeSummary(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := newIndex()
+		x.set(uuid.MustParse(runID), summary, 7)
+		there := x.fresh(runID)
+		if (there.revision == 7) != c.fresh {
+			t.Errorf("%s: fresh is %+v, want one: %v", name, there, c.fresh)
+		}
+		if !c.fresh {
+			continue
+		}
+		before := head
+		next := contracts.Draft{Type: contracts.TypeCancelled, Payload: contracts.Cancelled{}}
+		want := project(decodeStored(jsutil.Stored{Subject: statusSubject(runID), Data: data}).rec, next)
+		head = before
+		if got := project(there.rec, next); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: leads to %+v, want %+v", name, got, want)
+		}
 	}
 }
 
@@ -260,7 +339,7 @@ func BenchmarkIndexSet(b *testing.B) {
 	x, base := newIndex(), time.Now()
 	for i := 0; b.Loop(); i++ {
 		id, s := typical(i, base)
-		x.set(id, s)
+		x.set(id, s, 0)
 	}
 }
 
@@ -283,7 +362,7 @@ func TestIndexOfLiveRuns(t *testing.T) {
 		id := uuid.Must(uuid.NewV7())
 		x.set(id, contracts.StatusRecord{
 			Position: contracts.Position{AgentKey: agent, Priority: p, Status: status, NotBefore: notBefore}, LogSequence: sequence, CreatedAt: time.Now(),
-		})
+		}, 0)
 		return id
 	}
 	const normal, pending = contracts.PriorityNormal, contracts.StatusPending
@@ -332,7 +411,7 @@ func TestIndexOfLiveRuns(t *testing.T) {
 		t.Errorf("those that could begin are %v, want %v", got, want)
 	}
 	for _, id := range want {
-		x.set(id, contracts.StatusRecord{})
+		x.set(id, contracts.StatusRecord{}, 0)
 	}
 	if n := x.queues.Len(); n != 0 {
 		t.Errorf("%d runs live on", n)

@@ -19,6 +19,7 @@ type projector struct {
 	folding
 	js      jetstream.JetStream
 	records *records
+	feed    *feed
 	// window and live are the constants below but in tests.
 	window   time.Duration
 	live     int
@@ -36,15 +37,15 @@ const (
 	// itself would wake a goroutine for each.
 	ahead = 64
 	// liveRuns bounds the records kept in memory, about 1 KB each. Above it
-	// records are read again.
-	liveRuns = 100_000
+	// records are made of the index or read again.
+	liveRuns = 20_000
 	// finishWait bounds the writes and the farewell of an instance that stops.
 	finishWait = 2 * time.Second
 )
 
-func newProjector(js jetstream.JetStream, f folding) *projector {
+func newProjector(js jetstream.JetStream, f folding, of *feed) *projector {
 	return &projector{
-		folding: f, js: js, records: &records{js: js}, window: window, live: liveRuns,
+		folding: f, feed: of, js: js, records: &records{js: js}, window: window, live: liveRuns,
 		consumer: contracts.ConsumerProjector,
 	}
 }
@@ -63,7 +64,7 @@ func (p *projector) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	s := session{projector: p, entries: make(map[string]*entry)}
+	s := session{projector: p, entries: make(map[string]*entry), ahead: make(map[string]stored)}
 	err := consume(ctx, p.cons, deliver, func(ctx context.Context) error { return s.loop(ctx, deliveries) },
 		jetstream.PullPriorityGroup(jsutil.ProjectorGroup))
 	if stopped(ctx) {

@@ -315,7 +315,7 @@ func racer(t *testing.T, b *jstest.Broker, name string) *projector {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t), keep: defaultHistory, due: new(sync.Map)})
+	p := newProjector(js, folding{log: runlog.New(js), counters: new(counters), logger: testLogger(t), keep: defaultHistory, due: new(sync.Map)}, &feed{})
 	p.consumer = name
 	return p
 }

@@ -3,6 +3,7 @@ package statekeeper
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"math"
 	"slices"
@@ -74,36 +75,31 @@ func (x *index) matcher(q contracts.ListRequest) func(indexed) bool {
 	for i, s := range q.Status {
 		statuses[i] = unique.Make(string(s))
 	}
-	agent, conv := unique.Make(q.AgentKey), x.hash(q.ConversationID)
+	agent, tags := unique.Make(q.AgentKey), x.tags(q.ConversationID, q.Metadata)
 	return func(r indexed) bool {
 		of := x.kinds[r.kind]
-		if len(statuses) > 0 && !slices.Contains(statuses, of.status) || q.AgentKey != "" && of.agent != agent || conv != 0 && r.conv != conv {
+		if len(statuses) > 0 && !slices.Contains(statuses, of.status) || q.AgentKey != "" && of.agent != agent || r.tags&tags != tags {
 			return false
 		}
-		return conv == 0 && len(q.Metadata) == 0 || says(x.details[r.id], q)
+		return tags == 0 || says(x.details[r.id], q)
 	}
 }
 
-// says reports whether a run's details (detailsOf) are those that q asks for.
-func says(details string, q contracts.ListRequest) bool {
-	conversation, details := cutText(details)
-	found := 0
-	for details != "" {
-		var k, v string
-		k, details = cutText(details)
-		v, details = cutText(details)
-		if want, asked := q.Metadata[k]; asked && v == want {
-			found++
+// says reports whether a run's details are those that q asks for.
+func says(encoded string, q contracts.ListRequest) bool {
+	d := decodeDetails(encoded)
+	for k, v := range q.Metadata {
+		if have, ok := d.Metadata[k]; !ok || have != v {
+			return false
 		}
 	}
-	return found == len(q.Metadata) && (q.ConversationID == "" || q.ConversationID == conversation)
+	return q.ConversationID == "" || q.ConversationID == d.Conversation
 }
 
-// cutText is the inverse of appendText; of nothing it cuts nothing.
-func cutText(s string) (text, rest string) {
-	n, width := binary.Uvarint([]byte(s[:min(len(s), binary.MaxVarintLen64)]))
-	end := width + int(n)
-	return s[width:end], s[end:]
+// decodeDetails decodes what the index has encoded, which may be nothing.
+func decodeDetails(encoded string) (d details) {
+	_ = json.Unmarshal([]byte(encoded), &d)
+	return d
 }
 
 // A cursor is the position of the last run that a page looked at, so that runs

@@ -29,6 +29,8 @@ type stored struct {
 	// revision is what the next write of the key is compared with; 0 where no
 	// message stands on it.
 	revision uint64
+	// data is the message's body.
+	data []byte
 }
 
 // get reads one record, from any replica. That there is none is no error.
@@ -46,19 +48,6 @@ func (r *records) get(ctx context.Context, runID string) (stored, error) {
 // page reads the records of some runs, at most contracts.MaxListLimit, with as
 // few requests as the broker allows.
 func (r *records) page(ctx context.Context, runIDs []string) (map[string]stored, error) {
-	got, err := r.raw(ctx, runIDs)
-	if err != nil {
-		return nil, err
-	}
-	found := make(map[string]stored, len(got))
-	for subject, m := range got {
-		found[runIDOf(subject)] = decodeStored(m)
-	}
-	return found, nil
-}
-
-// raw is page, by subject and as it stands in the bucket.
-func (r *records) raw(ctx context.Context, runIDs []string) (map[string]jsutil.Stored, error) {
 	subjects := make([]string, 0, len(runIDs))
 	for _, id := range runIDs {
 		subjects = append(subjects, statusSubject(id))
@@ -67,11 +56,15 @@ func (r *records) raw(ctx context.Context, runIDs []string) (map[string]jsutil.S
 	if err != nil {
 		return nil, fmt.Errorf("read %d status records: %w", len(subjects), err)
 	}
-	return got, nil
+	found := make(map[string]stored, len(got))
+	for subject, m := range got {
+		found[runIDOf(subject)] = decodeStored(m)
+	}
+	return found, nil
 }
 
 func decodeStored(m jsutil.Stored) stored {
-	s := stored{revision: m.Sequence}
+	s := stored{revision: m.Sequence, data: m.Data}
 	if m.Header.Get(kvOperation) != "" || json.Unmarshal(m.Data, &s.rec) != nil || s.rec.RunID != runIDOf(m.Subject) ||
 		s.rec.Seq == 0 || s.rec.LogSequence == 0 || !s.rec.Status.Valid() {
 		s.rec = contracts.StatusRecord{}

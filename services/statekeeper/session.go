@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -91,8 +92,8 @@ func (s *session) loop(ctx context.Context, deliveries <-chan jetstream.Msg) err
 }
 
 // receive takes a delivery and those that wait behind it. The records of runs
-// that are not at hand are read by one request: where more runs wait than are
-// kept, that is each one's that is begun.
+// that are not at hand, and that the index does not tell, are read by one
+// request. Should the index be behind the bucket, the write is refused, and shows it.
 func (s *session) receive(ctx context.Context, m jetstream.Msg, behind <-chan jetstream.Msg) (err error) {
 	all := []jetstream.Msg{m}
 	for range len(behind) {
@@ -102,12 +103,16 @@ func (s *session) receive(ctx context.Context, m jetstream.Msg, behind <-chan je
 	for _, m := range all {
 		id, err := contracts.RunIDOfSubject(m.Subject())
 		if first := m.Headers().Get(jetstream.ExpectedLastSubjSeqHeader) == "0"; err == nil && !first && s.entries[id] == nil {
-			unknown = append(unknown, id)
+			if s.ahead[id] = s.feed.current().fresh(id); s.ahead[id].revision == 0 {
+				unknown = append(unknown, id)
+			}
 		}
 	}
+	defer clear(s.ahead)
 	if len(unknown) > 1 {
-		s.ahead, err = s.records.page(ctx, unknown)
-		defer clear(s.ahead)
+		var found map[string]stored
+		found, err = s.records.page(ctx, unknown)
+		maps.Copy(s.ahead, found)
 	}
 	for i := 0; err == nil && i < len(all); i++ {
 		err = s.take(ctx, all[i])

@@ -2,8 +2,11 @@ package statekeeper
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"longhaul/pkg/contracts"
 	"longhaul/pkg/jsutil"
@@ -134,16 +137,65 @@ func TestForgets(t *testing.T) {
 	}
 }
 
-// TestReadsAhead: what is not kept of live runs is read when they go on, many at
-// once, and what is read is what stands there: no write is refused.
+// TestIndexBehind: a record that was made of an index which lags gives way to what
+// is stored.
+func TestIndexBehind(t *testing.T) {
+	t.Parallel()
+	b := jstest.Start(t)
+	p := newPlayer(t, b)
+	s := newTestSession(t, b)
+	head, id := p.submit(contracts.Submission{Metadata: map[string]string{"a": "b"}})
+	x := newIndex()
+	for _, step := range []*contracts.Draft{nil, new(started("w-1", "")), new(succeeded())} {
+		if step != nil {
+			head = p.next(head, id, *step)
+		}
+		if there := x.fresh(id); head.Seq == 3 {
+			if there.rec.Seq != 1 {
+				t.Fatalf("the index has %+v, want what it was told first", there)
+			}
+			delete(s.entries, id) // to make room
+			s.ahead = map[string]stored{id: there}
+		}
+		e, err := s.log.Last(t.Context(), id)
+		if err == nil {
+			err = s.fold(t.Context(), e, nil)
+		}
+		clear(s.ahead)
+		for range 2 { // the first write may be refused
+			if err == nil {
+				err = s.settle(t.Context(), time.Now().Add(time.Minute))
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if there, err := p.records.get(t.Context(), id); err != nil {
+			t.Fatal(err)
+		} else if head.Seq == 1 {
+			x.set(uuid.MustParse(id), there.rec, there.revision)
+		}
+	}
+	p.check(id)
+	if n := s.counters.stats().Conflicts; n != 1 {
+		t.Errorf("%d writes were refused, want 1", n)
+	}
+}
+
+// TestReadsAhead: what is not kept of live runs is made of the index, or read, when
+// they go on, many at once, and it is what stands there: no write is refused.
 func TestReadsAhead(t *testing.T) {
 	t.Parallel()
 	b := jstest.Start(t)
 	p := newPlayer(t, b)
 	k := startKeeper(t, b, Config{}, func(s *Statekeeper) { idle(s); s.projector.live = 10 })
 	heads := make(map[string]runlog.Head)
-	for range 40 {
-		head, id := p.submit(contracts.Submission{})
+	for i := range 40 {
+		sub := contracts.Submission{ConversationID: fmt.Sprintf("c-%d", i%3), Metadata: map[string]string{"n": fmt.Sprint(i)}}
+		if i%4 == 0 {
+			sub.IdempotencyKey = fmt.Sprintf("key-%d", i)
+		}
+		head, id := p.submit(sub)
 		p.record(head) // one after the other: what is not stored is kept
 		heads[id] = head
 	}

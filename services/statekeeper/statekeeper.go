@@ -49,7 +49,7 @@ func New(nc *nats.Conn, cfg Config) (*Statekeeper, error) {
 	f.counters.meters, err = metrics.NewStatekeeper(cfg.Metrics, metrics.StatekeeperSource{JS: js, Logger: cfg.Logger,
 		Stats: f.counters.stats,
 		Runs:  func() map[contracts.Status]int { return s.feed.current().stats().ByStatus }})
-	s.projector = newProjector(js, f)
+	s.projector = newProjector(js, f, s.feed)
 	s.api = &api{folding: f, nc: nc, feed: s.feed, records: s.projector.records, version: cfg.Version}
 	s.sweeper = newSweeper(s, (*sweeper).look, sweepInterval, sweepShare)
 	s.auditor = newSweeper(s, (*sweeper).audit, auditInterval, 0) // reads every run, and rests in between: the others are not to wait for it
