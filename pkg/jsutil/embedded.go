@@ -50,7 +50,7 @@ type Embedded struct {
 	url     string
 	storage jetstream.StorageType
 	lock    *os.File // nil in memory
-	temp    string   // to be removed, in memory
+	temp    string   // to be removed; "" unless in memory
 }
 
 // StartEmbedded starts a broker and returns when it takes connections, or an
@@ -78,6 +78,7 @@ func StartEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 	if err := e.waitReady(log.fatal); err != nil {
 		return nil, err
 	}
+	os.RemoveAll(e.temp) // now, so that nothing is left behind if we are killed
 	return e, nil
 }
 
@@ -90,7 +91,8 @@ func (e *Embedded) prepare(cfg EmbeddedConfig) (*server.Options, error) {
 	}
 	var err error
 	if cfg.Dir == "" {
-		// The server wants a directory even so; almost nothing gets into it.
+		// The server wants a directory even so, to start with. What somebody's own
+		// streams keep in files it makes anew.
 		e.storage = jetstream.MemoryStorage
 		if e.temp, err = os.MkdirTemp("", "longhaul-memory-"); err != nil {
 			return nil, err
@@ -144,9 +146,7 @@ func (e *Embedded) Shutdown() {
 	if e.lock != nil {
 		e.lock.Close() //nolint:errcheck // nothing was written that could be lost; it may be closed already
 	}
-	if e.temp != "" {
-		os.RemoveAll(e.temp) // a rest in the temporary directory harms nobody
-	}
+	os.RemoveAll(e.temp) // a rest in the temporary directory harms nobody; without a name it does nothing
 }
 
 // serverLog hands the server's log on. Its fatal errors, which would end a

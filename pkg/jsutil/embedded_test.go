@@ -75,6 +75,8 @@ func TestEmbeddedFailsSoon(t *testing.T) {
 	}
 }
 
+// Nor if it is killed: there is nothing while it runs. Whoever keeps a stream in
+// files there all the same can, for as long as it runs.
 func TestEmbeddedMemoryLeavesNothing(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
@@ -83,14 +85,23 @@ func TestEmbeddedMemoryLeavesNothing(t *testing.T) {
 	if !strings.HasPrefix(b.URL(), "nats://127.0.0.1:") {
 		t.Errorf("URL is %s, want the loopback address", b.URL())
 	}
-	b.Stop(t)
-	left, err := os.ReadDir(temp)
-	if err != nil {
+	wantNothing := func(when string) {
+		t.Helper()
+		left, err := os.ReadDir(temp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) > 0 {
+			t.Errorf("there is something %s: %v", when, left)
+		}
+	}
+	wantNothing("while it runs")
+	if _, err := b.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "files", Subjects: []string{"files"}, Storage: jetstream.FileStorage}); err != nil {
 		t.Fatal(err)
 	}
-	if len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
+	mustPublish(t, b.JS, message("files", "{}"))
+	b.Stop(t)
+	wantNothing("when it has stopped")
 }
 
 func TestEmbeddedListensWhereItIsTold(t *testing.T) {
