@@ -194,7 +194,7 @@ func TestRandomWalks(t *testing.T) {
 		m := model{phase: "new"}
 		now := epochStart
 		var stale []Event // made on a head that is not the head any more
-		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "seconds")) * time.Second)
 			d := draft(t, head, now)
 			e, err := Next(head, testRun, d, now)
