@@ -35,8 +35,8 @@ func TestShort(t *testing.T) {
 			}
 			t.Logf("%s", out)
 			// It is a torture only if it hurt: faults were done, and what they
-			// endanger was put to the test.
-			for _, want := range []string{"faults done: ", "all has ended"} {
+			// endanger was put to the test; conversations too.
+			for _, want := range []string{"faults done: ", "all has ended", "16  holds ", "17  holds "} {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("it does not say %q", want)
 				}
