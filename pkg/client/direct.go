@@ -63,7 +63,7 @@ func (d *direct) ask(ctx context.Context, s contracts.Submission, header nats.He
 	if err != nil {
 		return nil // too many are under way
 	}
-	if !d.may.Swap(true) && d.forbidden(before, patience(ctx)/2) {
+	if !d.may.Load() && d.forbidden(ctx, before) { // each of those that begin at once looks for itself
 		_ = d.note(nats.ErrPermissionViolation)
 		return nil
 	}
@@ -74,13 +74,19 @@ func (d *direct) ask(ctx context.Context, s contracts.Submission, header nats.He
 // alone, as its last error, and before it answers a ping; while that goes back and
 // forth a dispatcher is at work. An error of before is about something else, or
 // from a time when there were other rights.
-func (d *direct) forbidden(before error, patience time.Duration) bool {
+func (d *direct) forbidden(ctx context.Context, before error) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience(ctx)/2)
+	defer cancel()
 	nc := d.js.Conn()
-	if nc.FlushTimeout(patience) != nil {
-		return false
+	if nc.FlushWithContext(ctx) != nil {
+		return false // nothing was learned
 	}
 	last := nc.LastError()
-	return errors.Is(last, nats.ErrPermissionViolation) && last != before && strings.Contains(last.Error(), contracts.SubjectSubmitDirect) //nolint:errorlint // the very same is meant
+	if errors.Is(last, nats.ErrPermissionViolation) && last != before && strings.Contains(last.Error(), contracts.SubjectSubmitDirect) { //nolint:errorlint // the very same is meant
+		return true
+	}
+	d.may.Store(true)
+	return false
 }
 
 // await returns nil once the run that was asked for is durable.

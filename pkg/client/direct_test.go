@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -172,15 +173,24 @@ func guest(t *testing.T, forbidden ...string) (nc, all *nats.Conn) {
 // Whoever may not ask goes to the inbox at once.
 func TestSubmitWithoutTheRightToAsk(t *testing.T) {
 	nc, all := guest(t, contracts.SubjectSubmitDirect)
-	for _, what := range []string{"one", "many"} {
+	for _, what := range []string{"one", "many", "many at once"} {
 		c, err := client.New(nc)
 		if err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if what == "one" {
+		switch what {
+		case "one":
 			_, err = c.Submit(soon(t), contracts.Submission{AgentKey: "echo"})
-		} else {
+		case "many at once":
+			errs := make([]error, 8)
+			var all sync.WaitGroup
+			for i := range errs {
+				all.Go(func() { _, errs[i] = c.Submit(soon(t), contracts.Submission{AgentKey: "echo"}) })
+			}
+			all.Wait()
+			err = errors.Join(errs...)
+		default:
 			for _, e := range c.SubmitAll(soon(t), func(yield func(contracts.Submission) bool) {
 				for range 100 {
 					if !yield(contracts.Submission{AgentKey: "echo"}) {
@@ -199,8 +209,8 @@ func TestSubmitWithoutTheRightToAsk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := js.Stream(t.Context(), contracts.StreamInbox); err != nil || s.CachedInfo().State.Msgs != 101 {
-		t.Errorf("of 101 submissions %d are in the inbox, %v", s.CachedInfo().State.Msgs, err)
+	if s, err := js.Stream(t.Context(), contracts.StreamInbox); err != nil || s.CachedInfo().State.Msgs != 109 {
+		t.Errorf("of 109 submissions %d are in the inbox, %v", s.CachedInfo().State.Msgs, err)
 	}
 }
 

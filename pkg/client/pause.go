@@ -120,7 +120,8 @@ func (c *Client) setPause(ctx context.Context, consumer string, until time.Time,
 		}
 	}
 	if changed {
-		// First, so that there is no pause without its reason. The broker leaves
+		// First, so that there is no pause without its reason, unless somebody resumes
+		// the queue between the two: who is paused then is so without one. The broker leaves
 		// pause_until alone here.
 		cfg.Metadata = metadata
 		if _, err := c.js.UpdateConsumer(ctx, contracts.StreamWork, cfg); err != nil {

@@ -34,7 +34,7 @@ type StatusRecord struct {
 }
 
 // DecodeSummary reads what a list is made of out of an encoded StatusRecord: the
-// agent, the priority, the status, who holds the run and since where, its
+// id, the agent, the priority, the status, who holds the run and since where, its
 // idempotency key, conversation, metadata and times, and how far the record goes. The rest is left zero.
 func DecodeSummary(data []byte) (StatusRecord, error) {
 	const levels = 2 // record, metadata
@@ -42,6 +42,7 @@ func DecodeSummary(data []byte) (StatusRecord, error) {
 	d.lenient = true
 	var r StatusRecord
 	d.object(0, []field{
+		{"run_id", optional, func(n int32) { r.RunID = d.str(n, nil) }},
 		{"agent_key", optional, func(n int32) { r.AgentKey = d.str(n, nil) }},
 		{"priority", optional, func(n int32) { r.Priority = Priority(d.str(n, nil)) }},
 		{"status", required, func(n int32) { r.Status = d.status(n) }},

@@ -166,7 +166,7 @@ func TestDecodeSummary(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := StatusRecord{
-		Position: Position{AgentKey: "echo", Priority: PriorityHigh, Status: StatusRunning, WorkerID: "w-1", NotBefore: at}, Seq: 3,
+		RunID: rec.RunID, Position: Position{AgentKey: "echo", Priority: PriorityHigh, Status: StatusRunning, WorkerID: "w-1", NotBefore: at}, Seq: 3,
 		ConversationID: "c", IdempotencyKey: "k", Metadata: rec.Metadata, CreatedAt: at, FinishedAt: rec.FinishedAt, StartedSequence: 7, LogSequence: 8,
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -278,18 +278,20 @@ func TestIndexMakesFreshRecords(t *testing.T) {
 		on    []contracts.Draft // before what is told to the index
 		at    time.Time
 		fresh bool
+		under string // another key than its own
 	}{
-		"plain": {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Now(), true},
+		"plain": {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Now(), true, ""},
 		"details": {with(func(_ *contracts.Draft, s *contracts.Submission) {
 			s.ConversationID, s.Metadata = "c", map[string]string{"a": "<b>"}
-		}), nil, time.Now(), true},
+		}), nil, time.Now(), true, ""},
 		"scheduled": {with(func(d *contracts.Draft, s *contracts.Submission) {
 			d.Type, d.Priority, d.NotBefore = contracts.TypeScheduled, contracts.PriorityHigh, time.Now().Add(time.Hour).UTC()
-		}), nil, time.Now(), true},
-		"key":          {with(func(_ *contracts.Draft, s *contracts.Submission) { s.IdempotencyKey = "k" }), nil, time.Now(), false},
-		"begun":        {with(func(*contracts.Draft, *contracts.Submission) {}), []contracts.Draft{started("w-1", "")}, time.Now(), false},
-		"ended":        {with(func(*contracts.Draft, *contracts.Submission) {}), []contracts.Draft{started("w-1", ""), succeeded()}, time.Now(), false},
-		"ages to come": {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC), false},
+		}), nil, time.Now(), true, ""},
+		"key":          {with(func(_ *contracts.Draft, s *contracts.Submission) { s.IdempotencyKey = "k" }), nil, time.Now(), false, ""},
+		"begun":        {with(func(*contracts.Draft, *contracts.Submission) {}), []contracts.Draft{started("w-1", "")}, time.Now(), false, ""},
+		"ended":        {with(func(*contracts.Draft, *contracts.Submission) {}), []contracts.Draft{started("w-1", ""), succeeded()}, time.Now(), false, ""},
+		"ages to come": {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC), false, ""},
+		"another's":    {with(func(*contracts.Draft, *contracts.Submission) {}), nil, time.Now(), false, contracts.NewRunID()},
 	} {
 		runID := contracts.NewRunID()
 		var rec contracts.StatusRecord
@@ -317,8 +319,9 @@ func TestIndexMakesFreshRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		x := newIndex()
-		x.set(uuid.MustParse(runID), summary, 7)
-		there := x.fresh(runID)
+		key := cmp.Or(c.under, runID)
+		x.set(uuid.MustParse(key), summary, 7)
+		there := x.fresh(key)
 		if (there.revision == 7) != c.fresh {
 			t.Errorf("%s: fresh is %+v, want one: %v", name, there, c.fresh)
 		}

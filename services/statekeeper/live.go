@@ -52,7 +52,7 @@ func (x *index) setLive(id uuid.UUID, c class, s contracts.StatusRecord, revisio
 		queue:  queue{c.agent.Value(), contracts.Priority(unique.Make(string(s.Priority)).Value())}, // texts that are shared
 		status: contracts.Status(c.status.Value()), sequence: s.LogSequence, notBefore: s.NotBefore, seen: time.Now(),
 	}
-	if s.Seq == 1 && s.IdempotencyKey == "" && time.Unix(0, s.CreatedAt.UnixNano()).Equal(s.CreatedAt) {
+	if s.Seq == 1 && s.RunID == id.String() && s.IdempotencyKey == "" && time.Unix(0, s.CreatedAt.UnixNano()).Equal(s.CreatedAt) {
 		l.revision = revision
 	}
 	x.live[id] = l

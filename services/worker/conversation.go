@@ -23,9 +23,13 @@ func (w *Worker) history(ctx context.Context, wk *work, at contracts.Head) (hist
 		return history, true, err
 	}
 	for id := wk.follows; id != ""; {
-		// Asked first: who knows of this run knows of those that were queued before
-		// it, or they were removed. A new leader that is behind knows of neither.
-		_, behind := w.leaderHead(ctx, at.RunID)
+		// Asked first: who knows of this run, as far as its work message does, knows of
+		// those that were queued before it, or they were removed. A new leader that is
+		// behind knows of neither, or of a delayed run no more than that it was scheduled.
+		own, behind := w.leaderHead(ctx, at.RunID)
+		if behind == nil && own.Seq < at.Seq {
+			behind = fmt.Errorf("%w: the leader does not know all of run %s yet", jsutil.ErrUnavailable, at.RunID)
+		}
 		last, err := w.runs.LastFromLeader(ctx, id)
 		switch {
 		case errors.Is(err, jsutil.ErrNotFound):

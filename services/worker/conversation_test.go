@@ -95,6 +95,32 @@ func (b *bench) follower(t *testing.T, s contracts.Submission, follows string, q
 	return s.RunID
 }
 
+// A leader that is behind may know of a delayed run that it was scheduled, but not that
+// it was queued, nor of the run before it: that has not been removed.
+func TestFollowerOfALeaderThatIsBehind(t *testing.T) {
+	b := newBench(t)
+	w, err := New(b.Connect(t), Config{Agents: []agent.Agent{{Key: "echo", Run: echo}}, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := contracts.NewRunID()
+	e := mustNext(t, contracts.Head{}, id, contracts.Draft{
+		Type: contracts.TypeScheduled, AgentKey: "echo", Priority: contracts.PriorityNormal, MaxAttempts: 1, NotBefore: time.Now(),
+	})
+	if _, err := b.runs.Append(t.Context(), runlog.Head{}, e); err != nil {
+		t.Fatal(err)
+	}
+	at := e.Head()
+	wk := &work{worker: w, follows: contracts.NewRunID()}
+	if history, turn, err := w.history(t.Context(), wk, at); !turn || err != nil {
+		t.Errorf("all that its work message knows is there: %v, %v, %v", history, turn, err)
+	}
+	at.Seq++ // run.queued, which is not there yet
+	if history, _, err := w.history(t.Context(), wk, at); !errors.Is(err, jsutil.ErrUnavailable) {
+		t.Errorf("it begins with %v, %v", history, err)
+	}
+}
+
 // A run waits for the one before it, and does not take a slot meanwhile. One
 // that was removed is not waited for.
 func TestFollower(t *testing.T) {
