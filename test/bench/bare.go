@@ -24,6 +24,7 @@ import (
 type bareKind struct {
 	Direct    bool // the client appends and queues by itself, without the inbox's hop
 	Asked     bool // the dispatcher is asked, and answers when a run is queued: nothing goes through the inbox
+	Shared    bool // the first event of a run is its work message, too: workers take it from the log
 	Republish bool // what is appended, for live readers
 	Statuses  int  // records written for each run; 0 has no projection at all
 }
@@ -35,7 +36,7 @@ var bareAsOurs = bareKind{Republish: true, Statuses: 2}
 const (
 	bareInbox, bareWork, bareLog, bareBucket = "LONGHAUL_BENCH_INBOX", "LONGHAUL_BENCH_QUEUE", "LONGHAUL_BENCH_RUNS", "LONGHAUL_BENCH_STATUS"
 
-	bareSubmit, bareAsk, bareJobs, bareRuns, bareStatus = "longhaul.bench.submit", "longhaul.bench.ask", "longhaul.bench.jobs.", "longhaul.bench.runs.", "longhaul.bench.status."
+	bareSubmit, bareAsk, bareJobs, bareRuns, bareStatus, bareNone = "longhaul.bench.submit", "longhaul.bench.ask", "longhaul.bench.jobs.", "longhaul.bench.runs.", "longhaul.bench.status.", "longhaul.bench.none"
 
 	// The sizes of ours, for a job of 512 bytes.
 	submissionBytes, queuedBytes, startedBytes, endedBytes, recordBytes = 700, 1000, 500, 450, 600
@@ -112,7 +113,7 @@ func (s *stage) playBare(ctx context.Context, kind bareKind, do func(js jetstrea
 		if role == "dispatch" && kind.Asked {
 			played = "answer"
 		}
-		if _, err := s.bare[role].tell(ctx, order{Do: "bare", Role: played, N: kind.Statuses}); err != nil {
+		if _, err := s.bare[role].tell(ctx, order{Do: "bare", Role: played, N: kind.Statuses, Shared: kind.Shared}); err != nil {
 			return err
 		}
 	}
@@ -136,6 +137,11 @@ func bareAge(id string) (time.Duration, error) {
 
 // prepareBare makes streams and consumers like ours, and empty.
 func prepareBare(ctx context.Context, js jetstream.JetStream, kind bareKind, replicas int) error {
+	for _, name := range []string{bareInbox, bareWork, bareLog, bareBucket} {
+		if err := js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("remove stream %s: %w", name, err)
+		}
+	}
 	events := bareRuns + "{{wildcard(1)}}.events"
 	log := jetstream.StreamConfig{
 		Name: bareLog, Subjects: []string{bareRuns + "*.log"}, AllowDirect: true,
@@ -144,23 +150,24 @@ func prepareBare(ctx context.Context, js jetstream.JetStream, kind bareKind, rep
 	if kind.Republish {
 		log.RePublish = &jetstream.RePublish{Source: bareRuns + "*.events", Destination: events}
 	}
+	jobs, jobsIn := bareJobs+"*.*", bareWork
+	if kind.Shared {
+		log.Subjects, jobs, jobsIn = append(log.Subjects, jobs), bareNone, bareLog
+	}
 	for _, cfg := range []jetstream.StreamConfig{
 		{Name: bareInbox, Subjects: []string{bareSubmit}, Retention: jetstream.WorkQueuePolicy, Duplicates: 100 * time.Millisecond},
-		{Name: bareWork, Subjects: []string{bareJobs + "*.*"}, Retention: jetstream.WorkQueuePolicy, MaxMsgsPerSubject: 1, DiscardNewPerSubject: true},
+		{Name: bareWork, Subjects: []string{jobs}, Retention: jetstream.WorkQueuePolicy, MaxMsgsPerSubject: 1, DiscardNewPerSubject: true},
 		log,
 		{Name: bareBucket, Subjects: []string{bareStatus + "*"}, MaxMsgsPerSubject: 1, AllowDirect: true, DenyDelete: true},
 	} {
 		cfg.Discard, cfg.Replicas = jetstream.DiscardNew, replicas
-		if err := js.DeleteStream(ctx, cfg.Name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("remove stream %s: %w", cfg.Name, err)
-		}
 		if _, err := js.CreateStream(ctx, cfg); err != nil {
 			return fmt.Errorf("make stream %s: %w", cfg.Name, err)
 		}
 	}
 	for _, c := range []struct{ stream, name, filter string }{
-		{bareInbox, "dispatch", bareSubmit}, {bareWork, "high", bareJobs + "high.*"}, {bareWork, "work", bareJobs + "normal.*"},
-		{bareWork, "low", bareJobs + "low.*"}, {bareLog, "project", ""},
+		{bareInbox, "dispatch", bareSubmit}, {jobsIn, "high", bareJobs + "high.*"}, {jobsIn, "work", bareJobs + "normal.*"},
+		{jobsIn, "low", bareJobs + "low.*"}, {bareLog, "project", ""},
 	} {
 		cfg := jetstream.ConsumerConfig{Durable: c.name, FilterSubject: c.filter, AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: -1}
 		if c.name == "project" {
@@ -188,8 +195,18 @@ func bareDone(ctx context.Context, js jetstream.JetStream, n int, kind bareKind)
 		if err != nil {
 			return fmt.Errorf("look at the projector's consumer: %w", err)
 		}
-		left := projector.CachedInfo().NumPending + uint64(projector.CachedInfo().NumAckPending)
-		if log.CachedInfo().State.LastSeq == uint64(3*n) && work.CachedInfo().State.Msgs == 0 && (kind.Statuses == 0 || left == 0) {
+		left := uint64(0)
+		if kind.Statuses > 0 {
+			left = projector.CachedInfo().NumPending + uint64(projector.CachedInfo().NumAckPending)
+		}
+		if kind.Shared {
+			taken, err := js.Consumer(ctx, bareLog, "work")
+			if err != nil {
+				return fmt.Errorf("look at the workers' consumer: %w", err)
+			}
+			left += taken.CachedInfo().NumPending + uint64(taken.CachedInfo().NumAckPending)
+		}
+		if log.CachedInfo().State.LastSeq == uint64(3*n) && work.CachedInfo().State.Msgs == 0 && left == 0 {
 			return nil
 		}
 	}
@@ -198,7 +215,7 @@ func bareDone(ctx context.Context, js jetstream.JetStream, n int, kind bareKind)
 
 // submitBare submits n runs, or, directly, queues them.
 func submitBare(ctx context.Context, js jetstream.JetStream, n int, kind bareKind) error {
-	q, to := newBareQueue(ctx, js), bareSubmit
+	q, to := newBareQueue(ctx, js, kind.Shared), bareSubmit
 	if kind.Asked {
 		to = bareAsk
 	}

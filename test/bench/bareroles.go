@@ -39,6 +39,7 @@ func bareAck(ctx context.Context, sent jetstream.PubAckFuture) (sequence int64, 
 // when a run is queued.
 type bareQueue struct {
 	js       jetstream.JetStream
+	shared   bool // the first event is the work message
 	appended chan bareItem
 	queued   chan bareItem
 	ending   sync.WaitGroup
@@ -51,11 +52,15 @@ type bareItem struct {
 	then func() error
 }
 
-func newBareQueue(ctx context.Context, js jetstream.JetStream) *bareQueue {
-	q := &bareQueue{js: js, appended: make(chan bareItem, 512), queued: make(chan bareItem, 512), failed: make(chan error, 1)}
+func newBareQueue(ctx context.Context, js jetstream.JetStream, shared bool) *bareQueue {
+	q := &bareQueue{js: js, shared: shared, appended: make(chan bareItem, 512), queued: make(chan bareItem, 512), failed: make(chan error, 1)}
 	q.ending.Go(func() {
 		defer close(q.queued)
 		for it := range q.appended {
+			if shared {
+				q.queued <- it
+				continue
+			}
 			at, err := bareAck(ctx, it.sent)
 			if err == nil {
 				m := &nats.Msg{Subject: bareJobs + "normal." + it.id, Data: make([]byte, queuedBytes), Header: nats.Header{logSequence: {strconv.FormatInt(at, 10)}}}
@@ -90,7 +95,11 @@ func (q *bareQueue) note(err error) bool {
 }
 
 func (q *bareQueue) add(id string, then func() error) error {
-	sent, err := bareSend(q.js, bareRuns+id+".log", queuedBytes, 0)
+	subject := bareRuns + id + ".log"
+	if q.shared {
+		subject = bareJobs + "normal." + id
+	}
+	sent, err := bareSend(q.js, subject, queuedBytes, 0)
 	if err == nil {
 		q.appended <- bareItem{id, sent, then}
 	}
@@ -111,15 +120,18 @@ func (q *bareQueue) end() error {
 
 // bareServe plays a role in a process of its own, until ctx ends. The worker's
 // tells began how old each run is when its code would begin.
-func bareServe(ctx context.Context, nc *nats.Conn, role string, statuses int, began func(time.Duration)) error {
+func bareServe(ctx context.Context, nc *nats.Conn, role string, o order, began func(time.Duration)) error {
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4000))
 	if err != nil {
 		return err
 	}
 	if role == "answer" {
-		return bareAnswer(ctx, nc, js)
+		return bareAnswer(ctx, nc, js, o.Shared)
 	}
 	stream := map[string]string{"dispatch": bareInbox, "work": bareWork, "project": bareLog}[role]
+	if role == "work" && o.Shared {
+		stream = bareLog
+	}
 	consumer, err := js.Consumer(ctx, stream, role)
 	if err != nil {
 		return fmt.Errorf("find consumer %s: %w", role, err)
@@ -133,16 +145,16 @@ func bareServe(ctx context.Context, nc *nats.Conn, role string, statuses int, be
 	defer context.AfterFunc(ctx, messages.Stop)()
 	switch role {
 	case "dispatch":
-		return bareDispatch(ctx, js, messages)
+		return bareDispatch(ctx, js, messages, o.Shared)
 	case "work":
 		return bareExecute(ctx, js, messages, began)
 	default:
-		return bareProject(ctx, js, messages, statuses)
+		return bareProject(ctx, js, messages, o.N)
 	}
 }
 
-func bareDispatch(ctx context.Context, js jetstream.JetStream, messages jetstream.MessagesContext) error {
-	q := newBareQueue(ctx, js)
+func bareDispatch(ctx context.Context, js jetstream.JetStream, messages jetstream.MessagesContext, shared bool) error {
+	q := newBareQueue(ctx, js, shared)
 	for {
 		m, err := messages.Next()
 		if err == nil {
@@ -155,8 +167,8 @@ func bareDispatch(ctx context.Context, js jetstream.JetStream, messages jetstrea
 }
 
 // bareAnswer queues what it is asked to, and answers as a stream would.
-func bareAnswer(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error {
-	q := newBareQueue(ctx, js)
+func bareAnswer(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, shared bool) error {
+	q := newBareQueue(ctx, js, shared)
 	sub, err := nc.Subscribe(bareAsk, func(m *nats.Msg) {
 		q.note(q.add(string(m.Data[:36]), func() error { return m.Respond([]byte(`{"stream":"` + bareLog + `","seq":1}`)) }))
 	})
@@ -182,7 +194,11 @@ func bareExecute(ctx context.Context, js jetstream.JetStream, messages jetstream
 		slots.Go(func() {
 			for m := range jobs {
 				id := m.Subject()[strings.LastIndexByte(m.Subject(), '.')+1:]
-				at, err := strconv.ParseInt(m.Headers().Get(logSequence), 10, 64)
+				var at int64 // what stands on the subject of the run's other events
+				var err error
+				if told := m.Headers().Get(logSequence); told != "" {
+					at, err = strconv.ParseInt(told, 10, 64)
+				}
 				for _, size := range []int{startedBytes, endedBytes} {
 					var sent jetstream.PubAckFuture
 					if err == nil {
@@ -274,6 +290,9 @@ func bareProject(ctx context.Context, js jetstream.JetStream, messages jetstream
 		if err == nil {
 			last = m
 			id := strings.Split(m.Subject(), ".")[3]
+			if strings.HasPrefix(m.Subject(), bareJobs) {
+				id = strings.Split(m.Subject(), ".")[4]
+			}
 			r := runs[id]
 			if r == nil {
 				r = &bareRecord{}

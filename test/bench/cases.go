@@ -131,7 +131,10 @@ func bares() []measurement {
 		{"bare path, nothing republished", as, 0.5, bare(bareKind{Statuses: 2})},
 		{"bare path, dispatcher asked", as, 0.5, bare(bareKind{Asked: true, Republish: true, Statuses: 2})},
 		{"bare path, clients queue by themselves", as, 0.5, bare(bareKind{Direct: true, Republish: true, Statuses: 2})},
-		{"bare path, all of these", as, 0.5, bare(bareKind{Direct: true})},
+		{"bare path, work taken from the log", as, 0.5, bare(bareKind{Shared: true, Republish: true, Statuses: 2})},
+		{"bare path, that, one status, dispatcher asked", as, 0.5, bare(bareKind{Shared: true, Asked: true, Republish: true, Statuses: 1})},
+		{"bare path, all of these but that", as, 0.5, bare(bareKind{Direct: true})},
+		{"bare path, all of these", as, 0.5, bare(bareKind{Shared: true, Direct: true})},
 	}
 }
 

@@ -45,6 +45,7 @@ type order struct {
 	N           int    `json:"n,omitempty"`
 	Payload     int    `json:"payload,omitempty"`
 	InTurn      bool   `json:"in_turn,omitempty"`
+	Shared      bool   `json:"shared,omitempty"`
 }
 
 // answer is what it says when it is done.
@@ -196,7 +197,7 @@ func (h *host) obey(ctx context.Context, o order) (answer, error) {
 	case "consume":
 		return answer{}, h.floor.Consume(ctx, o.N)
 	case "bare":
-		return answer{}, h.run(ctx, func(ctx context.Context) error { return bareServe(ctx, h.nc, o.Role, o.N, h.began.Record) })
+		return answer{}, h.run(ctx, func(ctx context.Context) error { return bareServe(ctx, h.nc, o.Role, o, h.began.Record) })
 	case "stats":
 		return h.stats(), nil
 	case "began":
