@@ -34,8 +34,9 @@ type StatusRecord struct {
 }
 
 // DecodeSummary reads what a list is made of out of an encoded StatusRecord: the
-// id, the agent, the priority, the status, who holds the run and since where, its
-// idempotency key, conversation, metadata and times, and how far the record goes. The rest is left zero.
+// run's id, agent, priority and status, who holds it and since where, its
+// idempotency key, conversation, metadata and times, and how far the record goes.
+// The rest is left zero.
 func DecodeSummary(data []byte) (StatusRecord, error) {
 	const levels = 2 // record, metadata
 	d := open(data, levels)

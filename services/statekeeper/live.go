@@ -12,7 +12,8 @@ import (
 	"longhaul/pkg/contracts"
 )
 
-// liveRun is what the sweeper wants to know of a run that has not ended.
+// liveRun is what sweeper, watchdog and projector want to know of a run that has
+// not ended.
 type liveRun struct {
 	id uuid.UUID
 	queue
