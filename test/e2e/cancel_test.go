@@ -71,6 +71,10 @@ func TestCancelInEveryState(t *testing.T) {
 		"--exec", `deaf=sh -c 'trap "" TERM INT; while kill -0 $PPID; do sleep 0.1; done'`, "--concurrency", "4")
 	s.waitForAgent(t, "deaf")
 	_, log, running := s.startCounting(t, "1") // the one place of its worker
+	waitFor(t, "statekeeper to answer", func() bool {
+		_, _, code := s.cli(t, "", "get", running)
+		return code == 0
+	})
 	submit := func(args ...string) string {
 		id := contracts.NewRunID()
 		if _, stderr, code := s.cli(t, "", append([]string{"submit", "--run-id", id}, args...)...); code != 0 {
