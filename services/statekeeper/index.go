@@ -55,7 +55,7 @@ type indexed struct {
 	created int64 // UnixNano
 	ended   int64 // UnixNano; 0 if it has not
 	id      uuid.UUID
-	tags    uint64 // see index.tag; of its conversation and metadata
+	tags    uint64 // of its conversation and metadata: see index.tags
 	kind    uint32
 }
 

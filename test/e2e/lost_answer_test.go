@@ -66,15 +66,8 @@ func distant(t *testing.T, cfg jsutil.ConnectConfig) (*client.Client, *nats.Conn
 		t.Fatal(err)
 	}
 	t.Cleanup(link.Close)
-	cfg.URL, cfg.Retry = "nats://"+link.Addr(), true
-	nc, err := jsutil.Connect(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	if err := jsutil.WaitConnected(t.Context(), nc); err != nil {
-		t.Fatal(err)
-	}
+	cfg.URL = "nats://" + link.Addr()
+	nc := connectBy(t, cfg)
 	c, err := client.New(nc)
 	if err != nil {
 		t.Fatal(err)

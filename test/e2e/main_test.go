@@ -139,7 +139,12 @@ func (s *stage) flags(role string) []string {
 // connect connects as somebody of a role.
 func (s *stage) connect(t *testing.T, role string) *nats.Conn {
 	t.Helper()
-	cfg := s.reach(role)
+	return connectBy(t, s.reach(role))
+}
+
+// connectBy waits for the connection, and closes it with the test.
+func connectBy(t *testing.T, cfg jsutil.ConnectConfig) *nats.Conn {
+	t.Helper()
 	cfg.Retry = true
 	nc, err := jsutil.Connect(cfg)
 	if err != nil {

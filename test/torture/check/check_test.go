@@ -407,16 +407,23 @@ func TestBreaches(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := clean(t)
 			c.spoil(s)
-			report := Check(s.in)
-			var said strings.Builder
-			report.Print(&said)
-			if got := names(report.Violated()); got != c.want {
-				t.Errorf("violated: %q, want %q\n%s", got, c.want, said.String())
-			}
-			if !strings.Contains(said.String(), c.words) {
-				t.Errorf("does not say %q:\n%s", c.words, said.String())
-			}
+			s.judge(t, c.want, c.words)
 		})
+	}
+}
+
+// judge has the scene judged: want is what must be found violated, by their
+// names, and words is what must be said of it.
+func (s *scene) judge(t *testing.T, want, words string) {
+	t.Helper()
+	report := Check(s.in)
+	var said strings.Builder
+	report.Print(&said)
+	if got := names(report.Violated()); got != want {
+		t.Errorf("violated: %q, want %q\n%s", got, want, said.String())
+	}
+	if !strings.Contains(said.String(), words) {
+		t.Errorf("does not say %q:\n%s", words, said.String())
 	}
 }
 

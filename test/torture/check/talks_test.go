@@ -183,15 +183,7 @@ func TestTalkBreaches(t *testing.T) {
 			s := clean(t)
 			c.spoil(s)
 			s.reproject()
-			report := Check(s.in)
-			var said strings.Builder
-			report.Print(&said)
-			if got := names(report.Violated()); got != c.want {
-				t.Errorf("violated: %q, want %q\n%s", got, c.want, said.String())
-			}
-			if !strings.Contains(said.String(), c.words) {
-				t.Errorf("does not say %q:\n%s", c.words, said.String())
-			}
+			s.judge(t, c.want, c.words)
 		})
 	}
 }
